@@ -1,0 +1,1 @@
+"""Jobs of the benchmark, on a queue that every database has."""

@@ -1,0 +1,149 @@
+"""What is measured stands on this: a throw-away database, a gateway in its own process, a worker in its own process."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import aiohttp
+
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL
+from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
+from listener.migrate import migrate, migrations
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ROOT / "bench" / "project"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where things are."""
+
+    dsn: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a worker process says about itself."""
+
+    calls: int
+    cpu_seconds: float
+    ready: bool
+
+
+class WorkerProcess:
+    """A `pulse worker` with the benchmark's handlers."""
+
+    def __init__(self, door: str, process: Process) -> None:
+        self._door = door
+        self._process = process
+
+    async def health(self) -> Health:
+        """Asks its door."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._door}/health") as response:
+            words = cast("dict[str, object]", await response.json())
+        realtime = cast("dict[str, object]", words["realtime"])
+        ready = words["ready"] is True and realtime["ready"] is True
+        return Health(cast("int", words["calls"]), cast("float", words["cpu_seconds"]), ready)
+
+    def resident_megabytes(self) -> float | None:
+        """Its memory now, where the system tells."""
+        try:
+            lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        except OSError:
+            return None
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@asynccontextmanager
+async def running_stack() -> AsyncIterator[Stack]:
+    """PostgreSQL with our tables, and a gateway before it that delivers at once."""
+    with throw_away_folder() as folder:
+        async with Postgres(folder) as server:
+            await bootstrap(server.dsn(user=SUPERUSER))
+            await migrate(server.dsn(), migrations())
+            gateway = await _python("-m", "bench.stack", server.dsn(), cwd=ROOT)
+            try:
+                yield Stack(server.dsn(), await _first_line(gateway))
+            finally:
+                await _ended(gateway)
+
+
+@asynccontextmanager
+async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> AsyncIterator[WorkerProcess]:
+    """A worker that is ready and hears."""
+    environment = {"SUPABASE_URL": stack.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret}
+    words = ["--queues", "maintenance", "--concurrency", str(places), "--no-scheduler", "--port", "0"]
+    process = await _python(
+        "-m",
+        "listener",
+        "worker",
+        *words,
+        "--log-level",
+        log_level,
+        cwd=PROJECT,
+        **environment,
+        PYTHONPATH=str(ROOT),
+    )
+    try:
+        async with asyncio.timeout(30):
+            opened = cast("dict[str, str]", json.loads(await _first_line(process)))
+        worker = WorkerProcess(opened["url"], process)
+        async with asyncio.TaskGroup() as group:
+            swallowing = group.create_task(_swallow(process))
+            async with asyncio.timeout(30):
+                while not (await worker.health()).ready:  # noqa: ASYNC110 - another process is asked
+                    await asyncio.sleep(0.02)
+            yield worker
+            process.terminate()
+            await process.wait()
+            swallowing.cancel()
+    finally:
+        await _ended(process)
+
+
+async def _swallow(process: Process) -> None:
+    """Reads the log as a platform would, and forgets it."""
+    if process.stdout is not None:
+        while await process.stdout.read(65536):
+            pass
+
+
+async def _python(*words: str, cwd: Path, **environment: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *words, cwd=cwd, env={**os.environ, **environment}, stdin=DEVNULL, stdout=PIPE
+    )
+
+
+async def _first_line(process: Process) -> str:
+    line = await process.stdout.readline() if process.stdout is not None else b""
+    if not line:
+        raise RuntimeError(
+            f"a process of the benchmark ended before it began (exit code {await process.wait()})"
+        )
+    return line.decode().strip()
+
+
+async def _ended(process: Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        await process.wait()
+
+
+async def _serve(dsn: str) -> None:
+    """The gateway process: tells its address and serves until it is stopped."""
+    async with Gateway(dsn) as gateway:
+        print(gateway.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""The main job, played before your eyes on real parts."""

@@ -1,0 +1,292 @@
+"""Turns the database's log into Realtime's events: one poller per database, many subscriptions.
+
+Who races whom: one lock covers the connection, so a subscription begins either before or after a reading,
+never inside one. It begins at a position in the log taken under that lock, and hears only of transactions
+that commit after it; "rows before `Subscribed` are not delivered" is therefore exact.
+
+What is lost, on purpose: an error anywhere between reading and handing out drops the slot with everything
+in it. The poller makes a new one and goes on, and no client is told. So does production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+
+from devstack import records
+from devstack.bindings import Binding, Filter, check
+from devstack.faults import Faults
+from devstack.pgoutput import Change, Relation, Row
+from devstack.records import Record, Seen
+from devstack.slot import Slot
+
+LOG: Final = logging.getLogger("devstack.realtime")
+IDLE_SECONDS: Final = 0.5  # between two readings, as in production
+LOOK_SECONDS: Final = 0.02  # between two looks at the log's end, when rows are to be delivered at once
+UNUSED_SECONDS: Final = 10.0  # after which a slot without subscribers is given up
+FIRST_BACKOFF_SECONDS: Final = 0.1
+LONGEST_BACKOFF_SECONDS: Final = 5.0
+Columns = tuple[str, ...] | None
+"""What a binding shows of a row; None for all of it."""
+DATABASE_AWAY: Final = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError)
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """A channel's wishes, served. `send` takes the JSON text of an event's payload and must not block."""
+
+    bindings: tuple[Binding, ...]
+    role: str
+    claims: str
+    since: int
+    send: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The changes of one table for one role and one list of columns, in commit order, by their place in the batch."""
+
+    changes: dict[int, Change] = field(default_factory=dict[int, Change])
+    subscriptions: dict[int, list[Subscription]] = field(default_factory=dict[int, list[Subscription]])
+
+
+class Changes:
+    """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
+
+    def __init__(self, dsn: str, *, faults: Faults, at_once: bool) -> None:
+        self._slot = Slot(dsn)
+        self._faults = faults
+        self._at_once = at_once
+        self._lock = asyncio.Lock()
+        self._subscriptions: set[Subscription] = set()
+        self._subscribed = asyncio.Event()
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """Something was committed: look now. Ignored at production's pace."""
+        if self._at_once:
+            self._poked.set()
+
+    async def subscribe(
+        self,
+        bindings: Iterable[Binding],
+        role: str,
+        claims: str,
+        send: Callable[[str], None],
+        *,
+        instead_of: Subscription | None = None,
+    ) -> Subscription:
+        """Serves `bindings` from now on; raises BindingRefused. Waits while the database is away.
+
+        `instead_of` is given up in the same moment, and nothing is lost in between.
+        """
+        wanted = tuple(bindings)
+        while True:
+            try:
+                async with self._lock:
+                    connection = await self._slot.open()
+                    await check(connection, wanted, role)
+                    since = await self._slot.position() if instead_of is None else instead_of.since
+                    subscription = Subscription(wanted, role, claims, since, send)
+                    if instead_of is not None:
+                        self._subscriptions.discard(instead_of)
+                    self._subscriptions.add(subscription)
+                    self._subscribed.set()
+                    return subscription
+            except DATABASE_AWAY as error:
+                LOG.warning("cannot subscribe, the database is away: %s", error)
+                await asyncio.sleep(IDLE_SECONDS)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """No further event reaches `subscription`, not even one that was already read."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions:
+            self._subscribed.clear()
+
+    async def lose(self) -> None:
+        """Drops the slot: what was committed and not yet read is lost, silently."""
+        async with self._lock:
+            await self._slot.close()
+
+    async def close(self) -> None:
+        """Drops the slot for good; `run` must have ended."""
+        await self._slot.close()
+
+    async def run(self) -> None:
+        """Reads and hands out until cancelled."""
+        failures = 0
+        busy = False
+        while True:
+            await self._pause(busy)
+            try:
+                async with self._lock:
+                    busy = await self._read() if self._subscriptions else False
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever it was, production loses the batch and goes on
+                busy = False
+                LOG.error(
+                    "reading changes failed, what was pending is lost: %s: %s", type(error).__name__, error
+                )
+                await self.lose()
+                failures += 1
+                await asyncio.sleep(min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (failures - 1)))
+
+    async def _pause(self, busy: bool) -> None:
+        if not self._subscribed.is_set():
+            await self._sleep_unused()
+        elif busy:
+            await asyncio.sleep(0)
+        elif not self._at_once:
+            await asyncio.sleep(IDLE_SECONDS)
+        else:
+            await _wait(self._poked, LOOK_SECONDS)
+        self._poked.clear()
+
+    async def _sleep_unused(self) -> None:
+        if not await _wait(self._subscribed, UNUSED_SECONDS):
+            async with self._lock:
+                if not self._subscriptions:
+                    await self._slot.close()
+            await self._subscribed.wait()
+
+    async def _read(self) -> bool:
+        changes = await self._slot.read()
+        if changes and not self._faults.deaf:
+            await self._hand_out(changes)
+        return bool(changes)
+
+    async def _hand_out(self, changes: Sequence[Change]) -> None:
+        events: list[tuple[int, Subscription, str]] = []
+        for (relation, role, columns), group in self._groups(changes).items():
+            events += await self._events(relation, role, columns, group)
+        for _, subscription, payload in sorted(events, key=lambda found: found[0]):
+            if subscription in self._subscriptions:
+                subscription.send(payload)
+
+    def _groups(self, changes: Sequence[Change]) -> dict[tuple[Relation, str, Columns], _Group]:
+        groups: dict[tuple[Relation, str, Columns], _Group] = {}
+        for at, change in enumerate(changes):
+            for subscription in self._subscriptions:
+                if change.commit_lsn < subscription.since:
+                    continue
+                for columns in _wanted(subscription, change):
+                    group = groups.setdefault((change.relation, subscription.role, columns), _Group())
+                    group.changes[at] = change
+                    group.subscriptions.setdefault(at, []).append(subscription)
+        return groups
+
+    async def _events(
+        self, relation: Relation, role: str, columns: Columns, group: _Group
+    ) -> list[tuple[int, Subscription, str]]:
+        connection = await self._slot.open()
+        seen = await records.look(connection, relation, role)
+        if seen is None:
+            LOG.warning("%s.%s is gone, its changes are not delivered", relation.schema, relation.table)
+            return []
+        seen = seen.narrowed(columns)
+        if seen.error is not None:
+            return [
+                (at, each, _payload(_ids(each, change, columns), records.error_event(change, seen.error)))
+                for at, change in group.changes.items()
+                for each in group.subscriptions[at]
+            ]
+        filters = _filters(group)
+        new, old = await self._render(seen, group, filters)
+        events: list[tuple[int, Subscription, str]] = []
+        hidden = await self._hidden(seen, group)
+        for at, change in group.changes.items():
+            data = records.event(change, seen, new.get(at), old.get(at))
+            tested = new.get(at) or old[at]
+            holding = {each for each, holds in zip(filters, tested.matched, strict=True) if holds}
+            for each in group.subscriptions[at]:
+                ids = _ids(each, change, columns, holding)
+                if ids and (at, each.claims) not in hidden:
+                    events.append((at, each, _payload(ids, data)))
+        return events
+
+    async def _render(
+        self, seen: Seen, group: _Group, filters: Sequence[Filter]
+    ) -> tuple[dict[int, Record], dict[int, Record]]:
+        """The records of the rows after and before each change, by its place."""
+        connection = await self._slot.open()
+        new = {at: change.new for at, change in group.changes.items() if change.new is not None}
+        old: dict[int, Row] = {}
+        for at, change in group.changes.items():
+            before = change.old if change.old is not None else change.new
+            if change.kind != "INSERT" and before is not None:
+                old[at] = before
+        rows = [
+            (row, records.shown_columns(seen, group.changes[at], row, old=False)) for at, row in new.items()
+        ]
+        rows += [
+            (row, records.shown_columns(seen, group.changes[at], row, old=True)) for at, row in old.items()
+        ]
+        rendered = await records.render(connection, seen, rows, filters)
+        return dict(zip(new, rendered, strict=False)), dict(zip(old, rendered[len(new) :], strict=True))
+
+    async def _hidden(self, seen: Seen, group: _Group) -> set[tuple[int, str]]:
+        """Which changes row level security hides from whom, as (place, claims)."""
+        if not seen.row_security:
+            return set()
+        connection = await self._slot.open()
+        asked: dict[tuple[str, str], dict[int, Row]] = {}
+        for at, change in group.changes.items():
+            for each in group.subscriptions[at]:
+                if change.new is not None:
+                    asked.setdefault((each.role, each.claims), {})[at] = change.new
+        hidden: set[tuple[int, str]] = set()
+        for (role, claims), rows in asked.items():
+            found = await records.visible(connection, seen, list(rows.values()), role, claims)
+            hidden |= {(at, claims) for at, is_found in zip(rows, found, strict=True) if not is_found}
+        return hidden
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _wanted(subscription: Subscription, change: Change) -> set[Columns]:
+    """The column lists of the bindings that the change answers; empty when it answers none."""
+    return {
+        binding.columns for binding in subscription.bindings if binding.wants(change.kind, change.relation)
+    }
+
+
+def _filters(group: _Group) -> list[Filter]:
+    wanted = {
+        tested: None
+        for subscriptions in group.subscriptions.values()
+        for each in subscriptions
+        for binding in each.bindings
+        for tested in binding.filters
+    }
+    return list(wanted)
+
+
+def _ids(
+    subscription: Subscription, change: Change, columns: Columns, holding: set[Filter] | None = None
+) -> list[int]:
+    """The ids of the bindings with these columns that the change answers; without `holding` the filters are not looked at."""
+    return sorted(
+        {
+            binding.id
+            for binding in subscription.bindings
+            if binding.columns == columns
+            and binding.wants(change.kind, change.relation)
+            and (holding is None or all(tested in holding for tested in binding.filters))
+        }
+    )
+
+
+def _payload(ids: Sequence[int], data: str) -> str:
+    return f'{{"data":{data},"ids":[{",".join(map(str, ids))}]}}'

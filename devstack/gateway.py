@@ -1,0 +1,118 @@
+"""One HTTP port in front of a database, laid out like `supabase start`: /rest/v1, /realtime/v1, /_devstack."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from aiohttp import web
+
+from devstack.faults import Faults
+from devstack.keys import LOCAL, Keys
+from devstack.postgres import SUPERUSER
+from devstack.realtime import Realtime
+from devstack.rest import PREFIX, Rest
+from devstack.rest_errors import not_implemented
+
+MAX_BODY: Final = 64 * 1024 * 1024
+WEBSOCKET: Final = "/realtime/v1/websocket"
+FAULTS: Final = "/_devstack/faults"
+
+
+class Gateway:
+    """A running gateway; async context manager. Many may run in one process, each over its own database.
+
+    `dsn` names the database; the REST side logs in as `authenticator`, Realtime as the superuser, whatever
+    user the address carries. `deliver_at_once` makes Realtime look after each committed write instead of
+    at its production cadence. `port` 0 picks a free one; `url` is known after `start`.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        deliver_at_once: bool = True,
+        faults: Faults | None = None,
+        keys: Keys = LOCAL,
+    ) -> None:
+        self.faults = faults if faults is not None else Faults()
+        self.keys = keys
+        self._host, self._port = host, port
+        self.realtime = Realtime(
+            _as_user(dsn, SUPERUSER), keys=keys, faults=self.faults, deliver_at_once=deliver_at_once
+        )
+        self._rest = Rest(
+            _as_user(dsn, "authenticator"), keys=keys, faults=self.faults, poke=self.realtime.poke
+        )
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """What a client takes as SUPABASE_URL."""
+        return f"http://{self._host}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Connects to the database and opens the port; raises OSError when the port is taken."""
+        try:
+            await self._rest.start()
+            await self.realtime.start()
+            self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+            await self._runner.setup()
+            site = web.TCPSite(self._runner, self._host, self._port)
+            await site.start()
+        except BaseException:
+            await self.close()
+            raise
+        self._port = int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Closes the port, then every connection; may be called twice."""
+        runner, self._runner = self._runner, None
+        await self.realtime.stop()
+        if runner is not None:
+            await runner.cleanup()
+        await self._rest.stop()
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_get(FAULTS, self._show_faults)
+        app.router.add_post(FAULTS, self._set_faults)
+        app.router.add_get(WEBSOCKET, self.realtime.handle)
+        app.router.add_route("*", PREFIX + "/{path:.*}", self._rest.handle)
+        app.router.add_route("*", "/{path:.*}", _elsewhere)
+        return app
+
+    async def _show_faults(self, _: web.Request) -> web.Response:
+        return web.json_response(self.faults.shown())
+
+    async def _set_faults(self, request: web.Request) -> web.Response:
+        try:
+            self.faults.update(cast(object, await request.json()))
+        except ValueError as error:  # UnknownFault, or no JSON at all
+            return web.json_response({"message": str(error)}, status=400)
+        self.realtime.poke()
+        return web.json_response(self.faults.shown())
+
+
+async def _elsewhere(request: web.Request) -> web.Response:
+    refused = not_implemented(f"{request.path} is not served by the development stack.")
+    return web.Response(status=refused.status, headers=refused.all_headers(), body=refused.body())
+
+
+def _as_user(dsn: str, user: str) -> str:
+    """The same database for another role of a server of ours, where every role has one password."""
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:postgres@{host}"))

@@ -1,0 +1,99 @@
+"""One answer of the REST side, and how a statement's result row becomes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, cast
+
+from devstack.rest_errors import JSON, RestError, not_one_row
+from devstack.rest_request import Wanted
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from devstack.rest_sessions import Session
+
+# What a function may have said about its own answer, read after it ran.
+SAID: Final = (
+    "nullif(current_setting('response.status', true), '') as status, "
+    "nullif(current_setting('response.headers', true), '') as headers"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers, and a body unless there is none."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One statement with its parameters, ready to run."""
+
+    sql: str
+    values: tuple[str | None, ...]
+    is_read_only: bool = False
+
+
+async def run(session: Session, plan: Plan, wanted: Wanted) -> asyncpg.Record:
+    """Runs it in one transaction and gives the one row it returns: body, rows, and more by kind.
+
+    Only where the number of rows may undo the change is the transaction spelled out; elsewhere the
+    statement is one by itself and costs a single round trip.
+    """
+    limit = wanted.prefer.max_affected
+    if plan.is_read_only or (not wanted.is_single and limit is None):
+        return _one(await session.connection.fetchrow(plan.sql, *plan.values))
+    async with session.connection.transaction():
+        row = _one(await session.connection.fetchrow(plan.sql, *plan.values))
+        rows = int(row["rows"])
+        if limit is not None and rows > limit:
+            message = "Query result exceeds max-affected preference constraint"
+            raise RestError(400, "PGRST124", message, f"The query affects {rows} rows")
+        if wanted.is_single and rows != 1:
+            raise not_one_row(rows)
+        return row
+
+
+def with_body(wanted: Wanted, text: str, headers: Mapping[str, str], status: int = 200) -> Answer:
+    """An answer with a JSON body and the headers that go with it."""
+    kind = JSON if text == "null" else wanted.content_type()
+    return Answer(status, {**headers, "Content-Type": kind, "Content-Profile": "public"}, text.encode())
+
+
+def as_said(answer: Answer, row: asyncpg.Record) -> Answer:
+    """The answer with the status and headers that the function set for itself, if it did."""
+    status, headers = row["status"], row["headers"]
+    if status is None and headers is None:
+        return answer
+    extra: dict[str, str] = {}
+    if headers is not None:
+        try:
+            for each in cast(list[dict[str, str]], json.loads(headers)):
+                extra |= each
+        except (ValueError, TypeError):
+            what = "a JSON array composed of objects with a single key and a string value"
+            message = f"response.headers guc must be {what}"
+            raise RestError(500, "PGRST111", message) from None
+    if status is not None and not str(status).isdigit():
+        raise RestError(500, "PGRST112", "response.status guc must be a valid status code")
+    return Answer(int(status or answer.status), {**answer.headers, **extra}, answer.body)
+
+
+def content_range(offset: int, rows: int, total: int | None) -> str:
+    """PostgREST's Content-Range: `0-4/*`, `*/0`."""
+    span = f"{offset}-{offset + rows - 1}" if rows else "*"
+    return f"{span}/{'*' if total is None else total}"
+
+
+def _one(row: asyncpg.Record | None) -> asyncpg.Record:
+    if row is None:
+        raise RestError(
+            500, "DEVSTACK", "The statement returned no row; this is an error of devstack itself."
+        )
+    return row

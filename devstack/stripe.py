@@ -1,0 +1,265 @@
+"""A double of Stripe: the part of its API that our handlers use, with its refusals, and signed events to feed them.
+
+It holds what a story wrote (`stripe_story.py`) and serves it on loopback as the real API would: a key is asked for, a
+POST with a known Idempotency-Key is answered from memory, what does not exist is a 404, and an endpoint that is not
+doubled is refused by name. Faults are ordered with `fail_next`. Nothing is sent by itself: a test or demo decides
+which event is delivered, when, how often and in which order.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import web
+
+from devstack.stripe_story import API_VERSION, Books, Clock, Event, Json, Story, TellsUser, new_id
+
+API_KEY: Final = "sk_test_devstack"
+WEBHOOK_SECRET: Final = "whsec_devstack"
+VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(\.\w+)?")
+ERROR_CODES: Final = {402: "card_declined", 404: "resource_missing", 429: "rate_limit"}
+EXPANDABLE: Final = {"customer": "customers", "subscription": "subscriptions", "latest_invoice": "invoices"}
+DROPPED: Final = 0
+"""As a status for `fail_next`: no answer, the connection breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it came, for tests that ask what was asked."""
+
+    method: str
+    path: str
+    idempotency_key: str | None
+
+
+_Asked = tuple[str, str, tuple[tuple[str, str], ...]]
+"""Method, path and parameters: what an idempotency key stands for."""
+
+
+@dataclass(slots=True)
+class _Fault:
+    path: str
+    status: int
+    times: int
+    headers: Mapping[str, str]
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+class StripeDouble:
+    """A running double; async context manager. `url` is known inside the block; each double has books of its own."""
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        api_key: str = API_KEY,
+        webhook_secret: str = WEBHOOK_SECRET,
+        old_shapes: bool = False,
+        clock: Clock = time.time,
+    ) -> None:
+        self.api_key = api_key
+        self.webhook_secret = webhook_secret
+        self.books = Books(livemode="_live_" in api_key, old_shapes=old_shapes)
+        self.requests: list[Request] = []
+        self._host, self._port, self._clock = host, port, clock
+        self._faults: list[_Fault] = []
+        self._answers: dict[str, tuple[_Asked, bytes]] = {}
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """What a client takes as the base of the API."""
+        return f"http://{self._host}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        self._port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def story(
+        self,
+        user_id: object,
+        *,
+        tells_user: TellsUser = "checkout",
+        price: str = "price_pro_monthly",
+        amount: int = 2900,
+        currency: str = "usd",
+    ) -> Story:
+        """A new subscriber, who has done nothing yet."""
+        return Story(
+            self.books,
+            int(self._clock()),
+            str(user_id),
+            tells_user,
+            price=price,
+            amount=amount,
+            currency=currency,
+        )
+
+    def signed(
+        self, event: Event, *, secret: str | None = None, at: float | None = None
+    ) -> tuple[bytes, str]:
+        """A delivery of the event: the raw body and the header Stripe-Signature, signed `at` (None: now)."""
+        body = json.dumps(event, indent=2).encode()
+        moment = int(self._clock() if at is None else at)
+        key = (secret or self.webhook_secret).encode()
+        digest = hmac.new(key, b"%d.%b" % (moment, body), sha256).hexdigest()
+        return body, f"t={moment},v1={digest}"
+
+    def fail_next(
+        self, path: str, status: int, times: int = 1, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """The next `times` requests whose path begins so are answered with this status (`DROPPED`: with none)."""
+        self._faults.append(_Fault(path, status, times, headers or {}))
+
+    # -- the API --
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        self.requests.append(Request(request.method, request.path, key))
+        if (fault := self._next_fault(request.path)) is not None:
+            return _broken(request) if fault.status == DROPPED else _failed(fault)
+        try:
+            self._check(request)
+            form = {name: str(value) for name, value in (await request.post()).items()}
+            asked: _Asked = (request.method, request.path, tuple(sorted(form.items())))
+            if key is None:
+                return _answered(self._serve(request, form))
+            if key not in self._answers:
+                self._answers[key] = asked, json.dumps(self._serve(request, form)).encode()
+                return _answered(self._answers[key][1])
+            first, answer = self._answers[key]
+            if first != asked:
+                raise _Refused(
+                    400, "Keys for idempotent requests fit one set of parameters only.", "idempotency_error"
+                )
+            return _answered(answer, {"Idempotent-Replayed": "true"})
+        except _Refused as refused:
+            return _error(refused.status, refused.kind, str(refused))
+
+    def _next_fault(self, path: str) -> _Fault | None:
+        for fault in self._faults:
+            if fault.times > 0 and path.startswith(fault.path):
+                fault.times -= 1
+                return fault
+        return None
+
+    def _check(self, request: web.Request) -> None:
+        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            raise _Refused(401, "Invalid API key provided.")
+        version = request.headers.get("Stripe-Version", API_VERSION)
+        if not VERSION.fullmatch(version):
+            raise _Refused(400, f"Invalid Stripe API version: {version}")
+
+    def _serve(self, request: web.Request, form: Mapping[str, str]) -> Json:
+        books = self.books
+        match request.method, request.path.strip("/").split("/"):
+            case "GET", ["v1", "customers", one]:
+                found = _there(books.customers, one)
+            case "GET", ["v1", "subscriptions", one]:
+                found = _there(books.subscriptions, one)
+            case "GET", ["v1", "invoices", one]:
+                found = _there(books.invoices, one)
+            case "GET", ["v1", "checkout", "sessions", one]:
+                found = _there(books.sessions, one)
+            case "POST", ["v1", "customers"]:
+                found = books.new_customer(int(self._clock()), _metadata(form), form.get("email"))
+            case "POST", ["v1", "customers", one]:
+                found = _there(books.customers, one)
+                found["metadata"] |= _metadata(form)
+            case "DELETE", ["v1", "customers", one]:
+                _there(books.customers, one)
+                found = books.customers[one] = {"id": one, "object": "customer", "deleted": True}
+            case "POST", ["v1", "subscriptions", one]:
+                found = _there(books.subscriptions, one)
+                found["metadata"] |= _metadata(form)
+                if "cancel_at_period_end" in form:
+                    found["cancel_at_period_end"] = form["cancel_at_period_end"] == "true"
+            case "DELETE", ["v1", "subscriptions", one]:
+                found, now = _there(books.subscriptions, one), int(self._clock())
+                found |= {"status": "canceled", "canceled_at": now, "ended_at": now}
+            case _:
+                raise _Refused(404, f"Unrecognized request URL ({request.method}: {request.path}).")
+        return self._expanded(books.rendered(found), request.query.getall("expand[]", _indexed(request)))
+
+    def _expanded(self, shown: Json, wanted: list[str]) -> Json:
+        for name in wanted:
+            if name not in EXPANDABLE or name not in shown:
+                raise _Refused(400, f"This property cannot be expanded ({name}).")
+            shelf: dict[str, Json] = getattr(self.books, EXPANDABLE[name])
+            if shown[name] is not None:
+                shown[name] = self.books.rendered(_there(shelf, shown[name]))
+        return shown
+
+
+def _there(shelf: Mapping[str, Json], wanted: str) -> Json:
+    if wanted not in shelf:
+        raise _Refused(404, f"No such object: '{wanted}'")
+    return shelf[wanted]
+
+
+def _metadata(form: Mapping[str, str]) -> dict[str, str]:
+    pairs = ((re.fullmatch(r"metadata\[(.+)\]", name), value) for name, value in form.items())
+    return {match[1]: value for match, value in pairs if match}
+
+
+def _indexed(request: web.Request) -> list[str]:
+    return [value for name, value in request.query.items() if re.fullmatch(r"expand\[\d+\]", name)]
+
+
+def _answered(answer: Json | bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return web.Response(
+        body=body,
+        content_type="application/json",
+        headers={"Request-Id": new_id("req"), "Stripe-Version": API_VERSION, **(headers or {})},
+    )
+
+
+def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    error = {"type": kind, "message": message, "code": ERROR_CODES.get(status)}
+    shown = {name: value for name, value in error.items() if value is not None}
+    response = _answered({"error": shown}, headers)
+    response.set_status(status)
+    return response
+
+
+def _failed(fault: _Fault) -> web.Response:
+    kind = (
+        "card_error"
+        if fault.status == 402
+        else "api_error"
+        if fault.status >= 500
+        else "invalid_request_error"
+    )
+    return _error(fault.status, kind, "This failure was ordered.", fault.headers)
+
+
+def _broken(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # goes nowhere

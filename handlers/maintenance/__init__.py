@@ -1,0 +1,1 @@
+"""The queue `maintenance`: the house keeps itself in order."""

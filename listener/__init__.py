@@ -1,0 +1,27 @@
+"""The public face of the worker: what a handler file imports, and nothing else."""
+
+from listener.backoff import exponential
+from listener.errors import DeliveryRefused, Reject, RetryAfter
+from listener.jobs import Job, NewJob, Queue
+from listener.outcomes import Cancel, Snooze
+from listener.registry import Delivery, Payload, handler, webhook
+from listener.resources import Setting, Settings, resource
+
+__all__ = [
+    "Cancel",
+    "Delivery",
+    "DeliveryRefused",
+    "Job",
+    "NewJob",
+    "Payload",
+    "Queue",
+    "Reject",
+    "RetryAfter",
+    "Setting",
+    "Settings",
+    "Snooze",
+    "exponential",
+    "handler",
+    "resource",
+    "webhook",
+]

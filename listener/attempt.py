@@ -1,0 +1,179 @@
+"""One attempt at one job: check the payload, run the handler under its time-out, turn what happens into an outcome.
+
+How an attempt can be stopped, and what then counts:
+
+    why       told by                                   an answer in spite of it    otherwise
+    drain     the process is ending                     stands                      handed back, uncounted
+    cancel    somebody asked to cancel the job          stands                      cancelled
+    lost      the job has moved on to another attempt   sent, answered "stale"      nothing is recorded
+
+A stop is a cancellation of the handler's task; the handler may clean up, and may finish all the same. Cancellation
+that nobody here asked for belongs to the process (a TaskGroup coming down) and passes through untouched; a handler
+that raises CancelledError by itself has failed.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import cast
+
+from pydantic import BaseModel, ValidationError
+
+from listener.errors import Reject, RetryAfter
+from listener.events import AttemptStopped, Emit, Swallowed
+from listener.jobs import Job, WokenBy
+from listener.outcomes import Cancel, Completed, Dead, ErrorText, Json, Outcome, Retry, Snooze
+from listener.redaction import Redactor
+from listener.registry import Handler
+from listener.resources import Provided
+
+
+class Stop(StrEnum):
+    """Why a running attempt is told to stop."""
+
+    DRAIN = "drain"
+    CANCEL = "cancel"
+    LOST = "lost"
+
+
+class Attempt:
+    """A claimed job on its way to an outcome. Created by the worker, run once."""
+
+    def __init__(
+        self,
+        job: Job,
+        handler: Handler,
+        resources: Mapping[Provided, object],
+        *,
+        woken_by: WokenBy,
+        redactor: Redactor,
+        emit: Emit,
+    ) -> None:
+        self.job = job
+        self.woken_by = woken_by
+        self.started = time.monotonic()
+        self.duration = timedelta()
+        self._handler = handler
+        self._resources = resources
+        self._redactor = redactor
+        self._emit = emit
+        self._task: asyncio.Task[object] | None = None
+        self._why: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        """Tells the handler to stop; the first reason stands. It may take its time, or not listen at all."""
+        if self._why is not None:
+            return
+        self._why = why
+        self._emit(AttemptStopped(self.job, why))
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> Outcome | None:
+        """The outcome to record, or None when the job is no longer ours. Raises nothing but foreign cancellation."""
+        if self._why is not None:
+            return self._stopped(self._why)  # before it began
+        self._task = asyncio.current_task()
+        self.started = time.monotonic()
+        try:
+            return await self._run()
+        except asyncio.CancelledError as error:
+            if self._why is not None:
+                return self._stopped(self._why)
+            if self._task is not None and self._task.cancelling():
+                raise
+            return self._failed(error)
+        # Whatever a handler raises is its own failure; SystemExit too, or it would end the process of all others.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return self._stopped(self._why) if self._why is not None else self._failed(error)
+        finally:
+            self._task = None
+            self.duration = timedelta(seconds=time.monotonic() - self.started)
+
+    async def _run(self) -> Outcome:
+        try:
+            payload = self._handler.payload.model_validate(self.job.data)
+        except ValidationError as error:
+            return Dead(ErrorText("InvalidPayload", _fields(error)))
+        limit = self._handler.timeout
+        scope = asyncio.timeout(limit.total_seconds())
+        try:
+            async with scope:
+                answer = await self._handler.run(payload, **self._arguments())
+        except TimeoutError:
+            if not scope.expired():
+                raise  # the handler's own, a failure like any other
+            text = f"The handler did not finish within {limit.total_seconds():g} s."
+            return Retry(ErrorText("TimedOut", text), self._delay())
+        return self._interpret(answer)
+
+    def _arguments(self) -> dict[str, object]:
+        return {
+            name: self.job if wanted is Job else self._resources[wanted]
+            for name, wanted in self._handler.wants.items()
+        }
+
+    def _stopped(self, why: Stop) -> Outcome | None:
+        match why:
+            case Stop.DRAIN:
+                return Snooze(timedelta(), "its worker was stopped")
+            case Stop.CANCEL:
+                return Cancel("asked to cancel while it ran")
+            case Stop.LOST:
+                return None
+
+    def _failed(self, error: BaseException) -> Outcome:
+        text = self._redactor.error(error, self.job.data)
+        match error:
+            case Reject():
+                return Dead(text)
+            case RetryAfter(delay=timedelta() as delay):
+                return Retry(text, delay)
+            case _:
+                return Retry(text, self._delay())
+
+    def _delay(self) -> timedelta | None:
+        """By the type's own policy; one that breaks must not take the process with it, and leaves the table."""
+        try:
+            backoff = self._handler.backoff
+            delay: object = None if backoff is None else backoff(self.job.attempt - self.job.uncounted)
+        except Exception as error:  # noqa: BLE001
+            self._emit(Swallowed(f"backoff of {self.job.type}", error))
+            return None
+        return delay if isinstance(delay, timedelta) else None
+
+    def _interpret(self, answer: object) -> Outcome:
+        """What a handler returned, as an outcome. Raises TypeError or ValueError when it is nothing that can be kept."""
+        match answer:
+            case Snooze(timedelta() as delay, reason):
+                return Snooze(delay, self._redactor.text(reason, self.job.data))
+            case Cancel(reason):
+                return Cancel(self._redactor.text(reason, self.job.data))
+            case None:
+                return Completed()
+            case BaseModel():
+                return Completed(_kept(answer.model_dump(mode="json")))
+            case Mapping():
+                return Completed(_kept(cast("Json", answer)))
+            case _:
+                raise TypeError(
+                    "A handler returns None, a mapping, a pydantic model, Snooze(timedelta, …) or Cancel,"
+                    f" not {type(answer).__name__}."
+                )
+
+
+def _kept(result: Json) -> Json:
+    """The result as JSON has it: proven here, so that one that cannot travel fails its own job and not its batch."""
+    return cast("Json", json.loads(json.dumps(dict(result), allow_nan=False)))
+
+
+def _fields(error: ValidationError) -> str:
+    """Which fields do not fit and why, without any value; the messages of pydantic may quote, so types are used."""
+    faults = [
+        f"{'.'.join(str(step) for step in fault['loc']) or 'data'}: {fault['type'].replace('_', ' ')}"
+        for fault in error.errors(include_input=False, include_url=False, include_context=False)
+    ]
+    return f"The payload does not fit {error.title}: {'; '.join(faults)}."

@@ -1,0 +1,244 @@
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check.
+
+Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import cast
+
+from listener.config import (
+    DATABASE_URL,
+    DOOR_TOKEN,
+    Config,
+    process_environment,
+    read_config,
+)
+from listener.errors import ConfigError, PulseError
+from listener.jobs import QUEUE_OF, NewJob, WokenBy
+from listener.metrics import tell_on
+from listener.migrate import migrate, migrations
+from listener.redaction import Redactor
+from listener.registry import Registry, load
+from listener.service import Plan, Service
+from listener.store import connected
+from listener.subscription import Subscription
+from listener.wakeups import Bell
+
+_HEAR_SECONDS = 45
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs one command; answers its exit code."""
+    arguments = _parser().parse_args(words)
+    command = cast("Callable[[argparse.Namespace], Awaitable[int]]", arguments.command)
+    try:
+        return asyncio.run(_awaited(command, arguments))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"✗ {problem}", file=sys.stderr)
+        return 2
+    except PulseError as error:
+        print(f"✗ {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _awaited(
+    command: Callable[[argparse.Namespace], Awaitable[int]], arguments: argparse.Namespace
+) -> int:
+    return await command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    environment = process_environment()
+    parser = argparse.ArgumentParser(prog="pulse", description="Background jobs of a Supabase project.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], Awaitable[int]], text: str
+    ) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=command)
+        return one
+
+    worker = add("worker", _worker, "Run the jobs of some or all queues until told to stop.")
+    worker.add_argument(
+        "--queues", type=_names, help="queue names, comma-separated (default: all with handlers)"
+    )
+    worker.add_argument(
+        "--concurrency", type=int, default=50, metavar="N", help="jobs of a queue at once (default: 50)"
+    )
+    worker.add_argument(
+        "--no-scheduler", action="store_true", help="leave the periodic jobs to other processes"
+    )
+    web = add("web", _web, "Open the door alone: webhooks and POST / insert jobs, other processes run them.")
+    for one in (worker, web):
+        one.add_argument("--host", default="127.0.0.1", help="address of the door (default: 127.0.0.1)")
+        one.add_argument(
+            "--port", type=int, help="port of the door (default: $PORT, else 8000 or a free one)"
+        )
+    worker.add_argument("--no-door", action="store_true", help="do not open a door")
+    for one in (worker, web):
+        one.add_argument(
+            "--log-level", default=environment.get("PULSE_LOG_LEVEL", "INFO").upper(), help="default: INFO"
+        )
+
+    add("migrate", _migrate, "Apply the files of sql/ that the database at DATABASE_URL lacks.")
+    enqueue = add("enqueue", _enqueue, "Insert one job and print its id.")
+    enqueue.add_argument("type", metavar="TYPE")
+    enqueue.add_argument("data", metavar="JSON", nargs="?", default="{}", help="the job's data (default: {})")
+    enqueue.add_argument("--queue", help="needed for types that are not the platform's own")
+    enqueue.add_argument("--key", help="idempotency key: a second job with the same key is the first one")
+    retry = add("retry", _retry, "Give dead letters another run, each at most once.")
+    retry.add_argument("ids", metavar="ID", type=int, nargs="+", help="ids of rows in failed_jobs")
+    check = add("check", _check, "Say whether this configuration works; exit code for CI.")
+    check.add_argument("--queues", type=_names, help="as for `pulse worker`")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _configured(queues: Sequence[str] | None, *, runs: bool, listens: bool) -> tuple[Config, Registry]:
+    """Loads the handlers and reads the environment; every fault of both is in the one ConfigError."""
+    problems: list[str] = []
+    registry = Registry({}, (), ())
+    try:
+        registry = load(queues=queues)
+    except ConfigError as error:
+        problems += error.problems
+    declared = [
+        *(registry.handler_settings if runs else []),
+        *(registry.webhook_settings if listens else []),
+        DOOR_TOKEN,
+    ]
+    try:
+        config = read_config(process_environment(), declared)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config, registry
+
+
+async def _worker(arguments: argparse.Namespace) -> int:
+    listens = not arguments.no_door
+    config, registry = _configured(arguments.queues, runs=True, listens=listens)
+    if arguments.concurrency < 1:
+        raise ConfigError(["--concurrency must be at least 1."])
+    port, exact = _port(arguments)
+    plan = Plan(
+        queues=arguments.queues or registry.queues,
+        places=arguments.concurrency,
+        host=arguments.host,
+        port=port if listens else None,
+        exact_port=exact,
+        schedules=not arguments.no_scheduler,
+    )
+    return await _serve(config, registry, plan, arguments.log_level)
+
+
+async def _web(arguments: argparse.Namespace) -> int:
+    config, registry = _configured(None, runs=False, listens=True)
+    port, exact = _port(arguments)
+    plan = Plan(queues=(), host=arguments.host, port=port, exact_port=exact, schedules=False)
+    return await _serve(config, registry, plan, arguments.log_level)
+
+
+async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str) -> int:
+    tell_on(sys.stdout, Redactor(config.secrets), log_level)
+    await Service(config, registry, plan).run()
+    return 0
+
+
+def _port(arguments: argparse.Namespace) -> tuple[int, bool]:
+    """The door's port, and whether it must be that one."""
+    if arguments.port is not None:
+        return arguments.port, True
+    given = process_environment().get("PORT", "")
+    return (int(given), True) if given.isdigit() else (8000, False)
+
+
+async def _migrate(_: argparse.Namespace) -> int:
+    environment = process_environment()
+    if problem := DATABASE_URL.problem(environment):
+        raise ConfigError([problem])
+    files = migrations()
+    applied = await migrate(environment[DATABASE_URL.name], files)
+    for one in applied:
+        print(f"✓ {one.label}")
+    print(f"{len(applied)} applied, {len(files) - len(applied)} were there already.")
+    return 0
+
+
+async def _enqueue(arguments: argparse.Namespace) -> int:
+    config = read_config(process_environment())
+    queue = arguments.queue or QUEUE_OF.get(arguments.type)
+    if queue is None:
+        raise ConfigError([f"Which queue is {arguments.type!r} for? Name it with --queue."])
+    try:
+        data: object = json.loads(arguments.data)
+    except ValueError as error:
+        raise ConfigError([f"The data is no JSON: {error}"]) from error
+    job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
+    async with connected(config.supabase_url, config.service_key, "pulse-enqueue") as store:
+        (enqueued,) = await store.enqueue([job])
+    print(enqueued.id)
+    return 0
+
+
+async def _retry(arguments: argparse.Namespace) -> int:
+    config = read_config(process_environment())
+    async with connected(config.supabase_url, config.service_key, "pulse-retry") as store:
+        replayed, skipped = await store.replay(arguments.ids)
+    for failed_job_id, job_id in replayed.items():
+        print(f"✓ dead letter {failed_job_id}: job {job_id} runs again")
+    for failed_job_id in skipped:
+        print(f"✗ dead letter {failed_job_id}: unknown, or replayed before", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+async def _check(arguments: argparse.Namespace) -> int:
+    config, registry = _configured(arguments.queues, runs=True, listens=True)
+    queues = arguments.queues or registry.queues
+    print(f"✓ configuration, and handlers for {', '.join(queues)}")
+    async with connected(config.supabase_url, config.service_key, "pulse-check") as store:
+        await store.heartbeat([], timedelta(seconds=1))
+        print("✓ the REST API answers, the key is accepted and our functions are there")
+        bells = {queue: Bell() for queue in queues}
+        subscription = Subscription(
+            url=config.supabase_url,
+            key=config.service_key,
+            bells=bells,
+            canary=store.canary,
+            worker_id=f"pulse-check-{time.time_ns()}",
+            emit=lambda _: None,
+        )
+        heard = await _hears(subscription, bells[queues[0]])
+    if not heard:
+        print(
+            f"✗ Realtime did not become ready within {_HEAR_SECONDS} s. Jobs still run, up to one sweep late."
+            " Is Realtime on, and are the job tables in the publication supabase_realtime?",
+            file=sys.stderr,
+        )
+        return 1
+    print("✓ Realtime announces inserts")
+    return 0
+
+
+async def _hears(subscription: Subscription, bell: Bell) -> bool:
+    """Whether the subscription becomes ready in time."""
+    listening = asyncio.ensure_future(subscription.run())
+    try:
+        return await bell.wait(_HEAR_SECONDS) is WokenBy.JOINED
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])

@@ -1,0 +1,137 @@
+"""What a process needs to know before it starts, read from the environment; every fault is named at once."""
+
+import base64
+import binascii
+import ipaddress
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from listener.errors import ConfigError
+from listener.resources import Setting, Settings
+
+WHERE_KEYS = (
+    "Supabase dashboard, Project Settings, API keys (locally: `python -m devstack status`, `supabase status`)"
+)
+SUPABASE_URL = Setting("SUPABASE_URL", WHERE_KEYS, secret=False)
+SUPABASE_SERVICE_ROLE_KEY = Setting("SUPABASE_SERVICE_ROLE_KEY", WHERE_KEYS)
+DOOR_TOKEN = Setting(
+    "PULSE_DOOR_TOKEN",
+    "any long random text that you choose; callers send it as a Bearer token",
+    required=False,
+)
+DATABASE_URL = Setting(
+    "DATABASE_URL",
+    "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
+)
+_KEY = re.compile(r"[A-Za-z0-9._=-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one process. Built once; nothing else reads the environment."""
+
+    supabase_url: str
+    service_key: str = field(repr=False)
+    settings: Settings = field(repr=False)
+    """The whole environment, for the resources and webhooks that declared what they read of it."""
+    secrets: tuple[str, ...] = field(repr=False)
+    """Values that must never be printed."""
+    door_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """How often and how long, with the values that production uses; tests hand in quicker ones."""
+
+    lease: timedelta = timedelta(seconds=60)
+    """How long an attempt may be silent before another worker takes its job."""
+    sweep: timedelta = timedelta(seconds=5)
+    """The longest that a due job waits when nobody announces it."""
+    grace: timedelta = timedelta(seconds=24)
+    """How long running attempts may finish after SIGTERM; Heroku kills after 30 s, and the rest is for recording."""
+    reconnect: timedelta = timedelta(milliseconds=500)
+    """The first pause when the REST API does not answer; doubles up to ten times this."""
+
+
+def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()) -> Config:
+    """Builds the Config, or raises ConfigError that names every missing or wrong variable and where to find it."""
+    # By name: a resource may well declare one of ours again.
+    wanted = {setting.name: setting for setting in [*declared, SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY]}
+    problems = [problem for setting in wanted.values() if (problem := setting.problem(environment))]
+    url = environment.get(SUPABASE_URL.name, "").rstrip("/")
+    key = environment.get(SUPABASE_SERVICE_ROLE_KEY.name, "")
+    problems += filter(None, [url and _url_problem(url), key and _key_problem(key)])
+    if problems:
+        raise ConfigError(problems)
+    secret_names = {setting.name for setting in [*wanted.values(), DOOR_TOKEN] if setting.secret}
+    secrets = tuple(value for name in sorted(secret_names) if (value := environment.get(name)))
+    return Config(url, key, dict(environment), secrets, environment.get(DOOR_TOKEN.name) or None)
+
+
+def process_environment() -> dict[str, str]:
+    """The variables of this process, with surrounding blanks removed: a pasted key often ends in a newline."""
+    return {name: value.strip() for name, value in os.environ.items()}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        is_origin = parts.scheme in {"http", "https"} and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # a bracket or a port that is none
+        is_origin = False
+    if not is_origin or not parts.hostname:
+        return (
+            f"{SUPABASE_URL.name} must look like https://your-project.supabase.co. Find it here: {WHERE_KEYS}"
+        )
+    if parts.path or parts.query:
+        return f"{SUPABASE_URL.name} must end after the host: leave {parts.path or '?' + parts.query} out."
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        return f"{SUPABASE_URL.name} must begin with https:// unless it is this machine: each call carries the key."
+    return None
+
+
+def _key_problem(key: str) -> str | None:
+    """Checks what can be known without asking: is it a service key at all, of either format, and still valid?"""
+    name = SUPABASE_SERVICE_ROLE_KEY.name
+    sendable = _KEY.fullmatch(key) is not None
+    if key.startswith("sb_secret_") and sendable:
+        return None
+    if key.startswith("sb_publishable_"):
+        return f"{name} holds the publishable key, which may not run jobs. Take the secret key: {WHERE_KEYS}"
+    claims = _claims(key) if sendable else None
+    if claims is None:
+        return f"{name} is neither a secret key (sb_secret_…) nor a service_role JWT (eyJ…). Find it here: {WHERE_KEYS}"
+    if claims.get("role") != "service_role":
+        return f"{name} holds the key of the role {claims.get('role')!r}. Take the service_role key: {WHERE_KEYS}"
+    expires = claims.get("exp")
+    if isinstance(expires, int | float) and expires < time.time():
+        return f"{name} has expired. Take a fresh one: {WHERE_KEYS}"
+    return None
+
+
+def _claims(token: str) -> dict[str, object] | None:
+    """The claims of a JWT, unverified (the server verifies), or None when it is none."""
+    pieces = token.split(".")
+    if len(pieces) != 3:
+        return None
+    try:
+        claims: object = json.loads(base64.urlsafe_b64decode(pieces[1] + "=" * (-len(pieces[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    return claims if isinstance(claims, dict) else None  # pyright: ignore[reportUnknownVariableType] - JSON keys are text

@@ -1,0 +1,180 @@
+"""What can happen in a worker, as facts: the rooms emit them, `metrics.py` alone counts and tells them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from listener.jobs import Job, WokenBy
+from listener.outcomes import Outcome, Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The process is set up and begins to look for work."""
+
+    worker_id: str
+    queues: Sequence[str]
+    types: Sequence[str]
+    took: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class DoorOpen:
+    """The process answers HTTP."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim brought jobs."""
+
+    queue: str
+    woken_by: WokenBy
+    count: int
+    waited: timedelta
+    """How long the oldest of them had been due."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissedWakeup:
+    """A sweep found jobs that Realtime should have announced and did not."""
+
+    queue: str
+    count: int
+    waited: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsLost:
+    """A sweep ended attempts whose lease had run out: their worker vanished without a word."""
+
+    queue: str
+    retried: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownTypes:
+    """Rows are due whose type no handler of this process serves; they wait for a process that does."""
+
+    queue: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An attempt ended and the database answered."""
+
+    job: Job
+    outcome: Outcome
+    recorded: Recorded
+    duration: timedelta
+    woken_by: WokenBy
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStopped:
+    """A running attempt was told to stop; `why` says by whom. It may not listen."""
+
+    job: Job
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Realtime is ready: INSERTs will be heard from now on."""
+
+    deaf_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf:
+    """An epoch of the subscription ended; sweeps carry the work until the next one is ready."""
+
+    reason: str
+    retry_in: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The REST API does not answer; the work goes on as far as it can and the call is repeated."""
+
+    call: str
+    reason: str
+    retry_in: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """The REST API answers again."""
+
+    call: str
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInserted:
+    """The scheduler put the job of a due slot into its queue (or found that another process had)."""
+
+    type: str
+    slot: str
+    job_id: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWithoutHandler:
+    """A schedule's type has no handler in this process: its rows will wait for a process that has one."""
+
+    type: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swallowed:
+    """A loop met an error that it survived. `where` names the loop; the text is redacted before it is told."""
+
+    where: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """No further claims; what runs may finish within `grace`."""
+
+    running: int
+    grace: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The process ends. `handed_back` attempts were stopped and given back uncounted; `abandoned` did not stop."""
+
+    took: timedelta
+    handed_back: int
+    abandoned: int
+
+
+Event = (
+    Started
+    | DoorOpen
+    | Claimed
+    | MissedWakeup
+    | AttemptsLost
+    | UnknownTypes
+    | Finished
+    | AttemptStopped
+    | Hearing
+    | Deaf
+    | Unavailable
+    | Available
+    | SlotInserted
+    | SlotWithoutHandler
+    | Swallowed
+    | Draining
+    | Drained
+)
+
+Emit = Callable[[Event], None]
+"""Takes a fact. Never raises and never blocks."""

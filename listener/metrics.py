@@ -1,0 +1,188 @@
+"""The only file that logs and counts: it turns the facts of `events.py` into one line each, without secrets.
+
+On a terminal a line reads as a sentence; elsewhere it is one JSON object, with the same sentence as `message` and each
+fact under its own name. Foreign libraries' warnings go through the same redaction.
+"""
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
+
+from loguru import logger
+
+from listener import events as e
+from listener.outcomes import Answer, Cancel, Completed, Dead, Retry, Snooze
+from listener.redaction import Redactor
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+
+class Metrics:
+    """Receives every fact. Counts are since the process began."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.counts: Counter[str] = Counter()
+        """For the door's /health: finished jobs by outcome, missed wake-ups, stale outcomes, swallowed errors."""
+        self._redactor = redactor
+        self._unknown: dict[str, Mapping[str, int]] = {}
+
+    def __call__(self, event: e.Event) -> None:
+        """Counts the fact and tells it. Never raises: a log line is not worth a job."""
+        try:
+            self._tell(event)
+        except Exception as error:  # noqa: BLE001
+            sys.stderr.write(f"could not log {type(event).__name__}: {type(error).__name__}\n")
+
+    def _tell(self, event: e.Event) -> None:  # noqa: C901 - one case per fact, none of them complex
+        match event:
+            case e.Finished():
+                self._finished(event)
+            case e.Started(worker_id, queues, types, took):
+                served = f"serving {', '.join(queues)}" if queues else "door only"
+                self._log("INFO", f"started, {served} ({', '.join(types)})", worker_id=worker_id, took=took)
+            case e.DoorOpen(url):
+                self._log("INFO", "door open", url=url)
+            case e.Claimed(queue, woken_by, count, waited):
+                self.counts[f"claimed by {woken_by}"] += count
+                self._log("DEBUG", f"{queue}: claimed {count}", woken_by=woken_by, waited=waited)
+            case e.MissedWakeup(queue, count, waited):
+                self.counts["missed wake-ups"] += count
+                self._log(
+                    "WARNING",
+                    f"{queue}: a sweep found {count} due that Realtime did not announce",
+                    waited=waited,
+                )
+            case e.AttemptsLost(queue, retried, dead):
+                self.counts["attempts lost"] += retried + dead
+                text = f"{queue}: workers vanished in mid-job: {retried} to be retried, {dead} dead letters"
+                self._log("ERROR", text)
+            case e.UnknownTypes(queue, counts):
+                self._unknown_types(queue, counts)
+            case e.AttemptStopped(job, why):
+                self._log(
+                    "WARNING",
+                    f"{job.queue} job {job.id} {job.type}: told to stop ({why})",
+                    attempt=job.attempt,
+                )
+            case e.Hearing(deaf_for):
+                self._log("INFO", "Realtime is ready", deaf_for=deaf_for)
+            case e.Deaf(reason, retry_in):
+                self.counts["deaf"] += 1
+                self._log("WARNING", f"deaf to Realtime: {reason}; sweeps go on", retry_in=retry_in)
+            case e.Unavailable(call, reason, retry_in):
+                self.counts["calls not answered"] += 1
+                self._log("WARNING", f"{call}: {reason}; nothing is lost, asking again", retry_in=retry_in)
+            case e.Available(call, after):
+                self._log("INFO", f"{call}: the REST API answers again", after=after)
+            case e.SlotInserted(type_, slot, job_id, created):
+                how = "inserted" if created else "was there already"
+                self._log("INFO", f"schedule {type_}: slot {slot} {how} as job {job_id}")
+            case e.SlotWithoutHandler(type_, queue):
+                text = f"schedule {type_}: no handler here; its rows in {queue}_jobs wait for a process that has one"
+                self._log("WARNING", text)
+            case e.Swallowed(where, error):
+                self.counts["errors survived"] += 1
+                self._log("ERROR", f"{where}: {type(error).__name__}: {error}")
+            case e.Draining(running, grace):
+                self._log("INFO", f"draining: {running} running, nothing new is claimed", grace=grace)
+            case e.Drained(took, handed_back, abandoned):
+                text = f"drained: {handed_back} handed back, {abandoned} did not stop"
+                self._log("WARNING" if abandoned else "INFO", text, took=took)
+
+    def _finished(self, event: e.Finished) -> None:
+        job, outcome, recorded = event.job, event.outcome, event.recorded
+        self.counts[outcome.kind] += 1
+        level, became = "INFO", "completed"
+        match outcome:
+            case Completed():
+                pass
+            case Snooze(_, reason):
+                became = f"snoozed ({reason})"
+            case Cancel(reason):
+                became = f"cancelled ({reason})"
+            case Retry(error) | Dead(error):
+                level = "WARNING"
+                became = f"failed, {error.error_class}: {error.message}"
+        if recorded.failed_job_id is not None:
+            level, became = "ERROR", f"{became}; dead letter {recorded.failed_job_id}"
+        elif recorded.run_in is not None and recorded.status == "pending":
+            became = f"{became}; again in {recorded.run_in.total_seconds():.3g} s"
+        if recorded.answer is Answer.STALE:
+            self.counts["stale outcomes"] += 1
+            level, became = "WARNING", f"{became}, but STALE: the job is {recorded.status} by another attempt"
+        self._log(
+            level,
+            f"{job.queue} job {job.id} {job.type}: {became}",
+            queue=job.queue,
+            job_id=job.id,
+            type=job.type,
+            attempt=job.attempt,
+            duration=event.duration,
+            outcome=outcome.kind,
+            answer=recorded.answer,
+            woken_by=event.woken_by,
+        )
+
+    def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:
+        """Told when it changes, not at every sweep."""
+        if self._unknown.get(queue, {}) != counts:
+            self._unknown[queue] = dict(counts)
+            if counts:
+                listed = ", ".join(f"{type_} ({count})" for type_, count in sorted(counts.items()))
+                self._log(
+                    "WARNING", f"{queue}: rows of types that no handler here serves are waiting: {listed}"
+                )
+
+    def _log(self, level: str, text: str, **facts: object) -> None:
+        plain = {name: _plain(value) for name, value in facts.items()}
+        logger.bind(**plain).log(level, self._redactor.text(text).replace("\n", " "))
+
+
+def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
+    """Sends all log lines of the process to `stream`: ours, and other libraries' warnings."""
+    logger.remove()
+    write = _sentence if stream.isatty() else _json
+
+    def sink(message: "Message") -> None:
+        stream.write(write(message))
+        stream.flush()
+
+    # diagnose would print the values of local variables, payloads and keys among them
+    logger.add(sink, level=level, format="{message}", colorize=False, diagnose=False, backtrace=False)
+    logging.basicConfig(handlers=[_Foreign(redactor.text)], level=logging.WARNING, force=True)
+
+
+class _Foreign(logging.Handler):
+    """Other libraries' log records, redacted. Their tracebacks are left out: they may quote what they carried."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.bind(library=record.name).log(record.levelname, self._redact(record.getMessage()))
+
+
+def _sentence(message: "Message") -> str:
+    record = message.record
+    facts = "  ".join(f"{name}={value}" for name, value in record["extra"].items())
+    return (
+        f"{record['time']:HH:mm:ss.SSS} {record['level'].name:<7} {record['message']}  {facts}".rstrip()
+        + "\n"
+    )
+
+
+def _json(message: "Message") -> str:
+    record = message.record
+    words = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
+    return json.dumps(words | record["extra"], default=str, ensure_ascii=False) + "\n"
+
+
+def _plain(value: object) -> object:
+    """A fact as it is written: durations in seconds."""
+    return f"{value.total_seconds():.3f}s" if isinstance(value, timedelta) else value

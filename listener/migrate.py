@@ -1,0 +1,134 @@
+"""Applies the files of `sql/` to a database, in order, each in a transaction of its own, and only once.
+
+It keeps the same history as the Supabase CLI (supabase_migrations.schema_migrations), so `supabase db push` and this
+take turns as they like. An advisory lock makes two releases at once wait for each other. A database that this does not
+know (no Supabase roles, tables of ours without a history, a history that tells of other files) is refused, untouched.
+"""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+
+from listener.errors import ConfigError
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+_LOCK = 0x50756C7365  # "Pulse": any number serves, as long as nobody else locks by it
+_NAME = re.compile(r"(\d+)_(\w+)\.sql")
+_ROLES = {"anon", "authenticated", "service_role"}
+_HISTORY = """
+    create schema if not exists supabase_migrations;
+    create table if not exists supabase_migrations.schema_migrations
+        (version text primary key, statements text[], name text);
+"""
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of sql/."""
+
+    version: str
+    name: str
+    text: str = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """Its file name without the ending."""
+        return f"{self.version}_{self.name}"
+
+
+def migrations(folder: Path = SQL) -> list[Migration]:
+    """The files in the order of their numbers. Raises ConfigError when there are none."""
+    found = [
+        Migration(match[1], match[2], path.read_text())
+        for path in sorted(folder.glob("*.sql"))
+        if (match := _NAME.fullmatch(path.name))
+    ]
+    if not found:
+        raise ConfigError([f"No migrations in {folder}: run this from a complete checkout."])
+    return found
+
+
+async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migration]:
+    """Applies what is missing and answers it. Raises ConfigError when it cannot or must not."""
+    async with _locked(database_url) as connection:
+        done = await _applied(connection)
+        await _refuse_strangers(connection, files, done)
+        missing = [one for one in files if one.version not in done]
+        for one in missing:
+            try:
+                async with connection.transaction():
+                    await connection.execute(one.text)
+                    await connection.execute(
+                        "insert into supabase_migrations.schema_migrations (version, name, statements)"
+                        " values ($1, $2, array[$3])",
+                        one.version,
+                        one.name,
+                        one.text,
+                    )
+            except asyncpg.PostgresError as error:
+                raise ConfigError([f"{one.label}.sql failed and left nothing behind: {error}"]) from error
+        if missing:
+            await connection.execute("notify pgrst, 'reload schema'")
+        return missing
+
+
+@asynccontextmanager
+async def _locked(database_url: str) -> AsyncIterator[Connection]:
+    try:
+        # Without a statement cache this also works through a pooler.
+        connection: Connection = await asyncpg.connect(database_url, timeout=15, statement_cache_size=0)
+    except (OSError, asyncpg.PostgresError, ValueError, TimeoutError) as error:
+        raise ConfigError(
+            [f"DATABASE_URL: cannot connect ({type(error).__name__}); check host, port and password."]
+        ) from error
+    try:
+        await connection.execute("select pg_advisory_lock($1)", _LOCK)
+        yield connection
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _applied(connection: Connection) -> dict[str, tuple[str | None, list[str] | None]]:
+    """The history by version; empty when there is none yet."""
+    if await connection.fetchval("select to_regclass('supabase_migrations.schema_migrations')") is None:
+        return {}
+    rows = await connection.fetch(
+        "select version, name, statements from supabase_migrations.schema_migrations"
+    )
+    return {row["version"]: (row["name"], row["statements"]) for row in rows}
+
+
+async def _refuse_strangers(
+    connection: Connection, files: Sequence[Migration], done: dict[str, tuple[str | None, list[str] | None]]
+) -> None:
+    roles = {row["rolname"] for row in await connection.fetch("select rolname from pg_roles")}
+    if lacking := sorted(_ROLES - roles):
+        mend = "Take the database of a Supabase project, or start `python -m devstack`."
+        raise ConfigError([f"This is no Supabase database: it has no role {', '.join(lacking)}. {mend}"])
+    problems: list[str] = []
+    for one in files:
+        name, statements = done.get(one.version, (None, None))
+        if name is not None and name != one.name:
+            problems.append(
+                f"Migration {one.version} of this database is {name!r}, not our {one.name!r}: another project's."
+            )
+        # One statement: this program's own record, the whole file. The CLI records each statement by itself.
+        elif statements is not None and len(statements) == 1 and statements[0] != one.text:
+            problems.append(
+                f"{one.label}.sql was applied in an earlier form. Before release 1.0 the files are edited in place:"
+                " start with a fresh database (`supabase db reset`)."
+            )
+    if not done and await connection.fetchval("select to_regclass('public.jobs')") is not None:
+        problems.append(
+            "This database has a table `jobs` that this program did not make: it will not touch it."
+        )
+    if problems:
+        raise ConfigError(problems)
+    await connection.execute(_HISTORY)

@@ -1,0 +1,245 @@
+"""One process put together: resources, the loops of its queues, Realtime, the scheduler, the door, and how it ends.
+
+Everything runs in one TaskGroup: when any part dies of an error it did not expect, all of it comes down, loudly, and
+the platform starts it anew; nothing limps on half alive.
+
+How it ends, from the first SIGTERM or SIGINT (a platform may send several; they change nothing):
+  1. Nothing new is claimed or scheduled; the door closes; leases are kept.
+  2. What runs may finish within the grace. A second Ctrl-C ends the grace at once.
+  3. What still runs is cancelled and handed back, uncounted.
+  4. A handler that ignores its cancellation is abandoned: the process leaves anyway, and its lease gives the job back.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from secrets import token_hex
+from typing import NoReturn
+
+from listener.attempt import Stop
+from listener.config import Config, Tempo
+from listener.events import DoorOpen, Drained, Draining, Started
+from listener.heartbeat import keep_leases
+from listener.metrics import Metrics
+from listener.redaction import Redactor
+from listener.registry import Registry
+from listener.resources import opened
+from listener.scheduler import Scheduler
+from listener.store import Store, connected
+from listener.subscription import Subscription
+from listener.wakeups import Bell
+from listener.web import Health, open_door
+from listener.worker import Worker
+
+_CLEAN_UP_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this process is to do."""
+
+    queues: Sequence[str]
+    """Empty: the door alone."""
+    places: int = 50
+    """How many jobs of each queue run at once."""
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None: no door."""
+    exact_port: bool = True
+    """Whether a taken port is an error; otherwise a free one is chosen and told."""
+    schedules: bool = True
+
+
+class Service:
+    """A process of workers. `run` returns when it has drained after a signal or `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        plan: Plan,
+        *,
+        tempo: Tempo | None = None,
+        leave: Callable[[int], NoReturn] = os._exit,
+    ) -> None:
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+        self.metrics = Metrics(redactor := Redactor(config.secrets))
+        self._config = config
+        self._registry = registry
+        self._plan = plan
+        self._tempo = tempo or Tempo()
+        self._leave = leave
+        self._redactor = redactor
+        self._began = time.monotonic()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._workers: list[Worker] = []
+        self._store: Store | None = None
+        self._subscription: Subscription | None = None
+        self._scheduler: Scheduler | None = None
+
+    def stop(self) -> None:
+        """Begins the drain; again: ends its grace."""
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+    async def run(self) -> None:
+        """Works until told to stop. Signals are handled while it runs."""
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._signals())
+            store = self._store = await stack.enter_async_context(
+                connected(self._config.supabase_url, self._config.service_key, self.worker_id)
+            )
+            needed = self._registry.resources if self._plan.queues else ()
+            resources = await stack.enter_async_context(opened(needed, self._config.settings))
+            bells = {queue: Bell() for queue in self._plan.queues}
+            self._workers = [
+                Worker(
+                    queue,
+                    self._registry,
+                    resources,
+                    store=store,
+                    bell=bell,
+                    places=self._plan.places,
+                    tempo=self._tempo,
+                    redactor=self._redactor,
+                    emit=self.metrics,
+                )
+                for queue, bell in bells.items()
+            ]
+            self._subscription = Subscription(
+                url=self._config.supabase_url,
+                key=self._config.service_key,
+                bells=bells,
+                canary=store.canary,
+                worker_id=self.worker_id,
+                emit=self.metrics,
+            )
+            if self._plan.schedules:
+                self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)
+            await self._work(store, self._subscription)
+
+    async def _work(self, store: Store, subscription: Subscription) -> None:
+        async with asyncio.TaskGroup() as group:
+            async with self._door(store):
+                loops = [group.create_task(worker.run(), name=worker.queue) for worker in self._workers]
+                leases = group.create_task(
+                    keep_leases(self._workers, store, self._tempo, self.metrics), name="leases"
+                )
+                hints: list[asyncio.Task[None]] = []
+                if self._workers:
+                    hints.append(group.create_task(subscription.run(), name="subscription"))
+                if self._scheduler is not None:
+                    hints.append(group.create_task(self._scheduler.run(), name="scheduler"))
+                self._tell_started()
+                await self._stopping.wait()
+            for task in hints:
+                task.cancel()
+            await self._drain(group, loops)
+            leases.cancel()
+
+    async def _drain(self, group: asyncio.TaskGroup, loops: Sequence[asyncio.Task[None]]) -> None:
+        """Steps 2 to 4 of the end."""
+        began = time.monotonic()
+        self.metrics(Draining(self._running, self._tempo.grace))
+        for worker in self._workers:
+            worker.drain()
+        handed_back = 0
+        if loops:
+            ended = group.create_task(_ended(loops))
+            hurry = group.create_task(_rung(self._hurry))
+            await asyncio.wait(
+                [ended, hurry],
+                timeout=self._tempo.grace.total_seconds(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            hurry.cancel()
+            handed_back = self._running
+            for worker in self._workers:
+                worker.stop_all(Stop.DRAIN)
+            await asyncio.wait([ended], timeout=_CLEAN_UP_SECONDS)
+        abandoned = sum(len(worker.held) for worker in self._workers)
+        took = timedelta(seconds=time.monotonic() - began)
+        self.metrics(Drained(took, handed_back - min(handed_back, abandoned), abandoned))
+        if abandoned:
+            self._leave(1)
+
+    @property
+    def _running(self) -> int:
+        return sum(len(worker.running) for worker in self._workers)
+
+    def health(self) -> Health:
+        """What the door tells."""
+        problems = [problem for worker in self._workers if (problem := worker.problem)]
+        if self._stopping.is_set():
+            problems.append("draining: the process is about to end")
+        if self._scheduler is not None and self._scheduler.problem is not None:
+            problems.append(self._scheduler.problem)
+        facts: dict[str, object] = {
+            "worker_id": self.worker_id,
+            "uptime_seconds": round(time.monotonic() - self._began, 3),
+            "queues": {
+                worker.queue: {"running": len(worker.running), "places": self._plan.places}
+                for worker in self._workers
+            },
+            "counts": dict(self.metrics.counts),
+            "calls": self._store.calls if self._store is not None else 0,
+            "cpu_seconds": round(time.process_time(), 3),
+        }
+        if self._subscription is not None and self._workers:
+            facts["realtime"] = {
+                "ready": self._subscription.ready,
+                "deaf_for_seconds": round(self._subscription.deaf_for.total_seconds(), 3),
+                "epochs": self._subscription.epochs,
+            }
+        return Health(problems, facts)
+
+    def _tell_started(self) -> None:
+        types = [f"{queue}/{type_}" for queue in self._plan.queues for type_ in self._registry.types(queue)]
+        self.metrics(
+            Started(
+                self.worker_id, self._plan.queues, types, timedelta(seconds=time.monotonic() - self._began)
+            )
+        )
+
+    @asynccontextmanager
+    async def _door(self, store: Store) -> AsyncIterator[None]:
+        if self._plan.port is None:
+            yield
+            return
+        async with open_door(
+            self._plan.host,
+            self._plan.port,
+            exact=self._plan.exact_port,
+            config=self._config,
+            registry=self._registry,
+            store=store,
+            health=self.health,
+            emit=self.metrics,
+        ) as url:
+            self.metrics(DoorOpen(url))
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, self.stop)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+async def _rung(event: asyncio.Event) -> None:
+    await event.wait()

@@ -1,0 +1,304 @@
+"""The only file that speaks PostgREST: each method is one function of `sql/`, called over RPC.
+
+Every call may be repeated after a lost answer: outcomes are fenced by (job, attempt), enqueueing by its idempotency
+key, and a repeated claim (`holding`) hands out what the lost answer had leased. So a failure without a clear answer is
+StoreUnavailable, "call again", and only a clear no is StoreRefused.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TypedDict, cast
+from uuid import UUID
+
+import aiohttp
+
+from listener.errors import StoreRefused, StoreUnavailable
+from listener.jobs import AttemptRef, Enqueued, Job, NewJob, WokenBy
+from listener.outcomes import Answer, Outcome, Recorded, to_json
+
+# Longer than the 8 s after which the API's own statement timeout answers, so that we hear its answer.
+_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+_ASK_AGAIN = {408, 425, 429}
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What to ask of a queue."""
+
+    queue: str
+    types: Sequence[str]
+    max_jobs: int
+    lease: timedelta
+    woken_by: WokenBy
+    floor: object = None
+    """What the last claim of this queue answered as its floor, untouched."""
+    sweep: bool = False
+    holding: Sequence[int] | None = None
+    """Set on a repeated call: the ids of the jobs of this queue that this process knows it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a queue gave."""
+
+    jobs: Sequence[Job]
+    next_in: timedelta | None
+    """When the next row of the known types is due: zero if some are due already, None if there is none."""
+    floor: object
+    waited: timedelta
+    """How long the oldest claimed job had been due."""
+    lost_retried: int
+    lost_dead: int
+    unknown_types: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat answered about the attempts that it named."""
+
+    lost: Sequence[tuple[int, int]]
+    """(id, attempt) whose job has moved on."""
+    cancel: Sequence[tuple[int, int]]
+    """(id, attempt) that somebody asked to cancel."""
+
+
+class Store:
+    """The queue as seen through the REST API. Safe for many tasks at once; owned and closed by `connected`."""
+
+    def __init__(self, session: aiohttp.ClientSession, worker_id: str) -> None:
+        self._session = session
+        self.worker_id = worker_id
+        self.calls = 0
+        """RPCs sent so far, repeats included."""
+
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """Leases due jobs of one queue to this process."""
+        return _claim(cast("_ClaimJson", await self._call("claim", self._claim_arguments(request))))
+
+    async def finish(
+        self, outcomes: Sequence[tuple[AttemptRef, Outcome]], request: ClaimRequest | None
+    ) -> tuple[list[Recorded], Claim | None]:
+        """Records outcomes, each answered in its place, and claims in the same transaction."""
+        arguments: dict[str, object] = {"outcomes": [to_json(ref, outcome) for ref, outcome in outcomes]}
+        if request is not None:
+            arguments["claim"] = self._claim_arguments(request)
+        answer = cast("_FinishJson", await self._call("finish", arguments))
+        recorded = [_recorded(ref, said) for (ref, _), said in zip(outcomes, answer["outcomes"], strict=True)]
+        return recorded, _claim(answer["claim"]) if answer["claim"] is not None else None
+
+    async def heartbeat(self, attempts: Sequence[AttemptRef], lease: timedelta) -> Beat:
+        """Renews the leases of all attempts named."""
+        answer = await self._call(
+            "heartbeat",
+            {"worker_id": self.worker_id, "attempts": attempts, "lease_seconds": lease.total_seconds()},
+        )
+        said = cast("dict[str, list[tuple[int, int]]]", answer)
+        return Beat(*([(id_, attempt) for id_, attempt in said[name]] for name in ("lost", "cancel")))
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Inserts jobs, all or none; StoreRefused carries the database's sentence about what does not fit."""
+        answer = await self._call("enqueue", {"jobs": [_new_job(job) for job in jobs]})
+        said = cast("list[dict[str, object]]", answer)
+        return [Enqueued(cast("int", one["id"]), bool(one["created"])) for one in said]
+
+    async def replay(self, failed_job_ids: Sequence[int]) -> tuple[dict[int, int], list[int]]:
+        """Gives dead letters a fresh allowance: ({dead letter: job}, [replayed before or unknown])."""
+        answer = await self._call("replay", {"failed_job_ids": failed_job_ids})
+        said = cast("_ReplayJson", answer)
+        return {one["failed_job_id"]: one["job_id"] for one in said["replayed"]}, said["skipped"]
+
+    async def canary(self, token: str) -> None:
+        """Inserts a row that Realtime should announce to the holder of `token`."""
+        await self._call("canary", {"token": token})
+
+    def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
+        return {
+            "queue": request.queue,
+            "types": request.types,
+            "max_jobs": request.max_jobs,
+            "lease_seconds": request.lease.total_seconds(),
+            "worker_id": self.worker_id,
+            "woken_by": request.woken_by,
+            "floor": request.floor,
+            "sweep": request.sweep,
+            "holding": request.holding,
+        }
+
+    async def _call(self, function: str, arguments: Mapping[str, object]) -> object:
+        self.calls += 1
+        try:
+            async with self._session.post(f"/rest/v1/rpc/{function}", data=_dumps(arguments)) as response:
+                body = await response.read()
+        except TimeoutError as error:
+            raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
+        except aiohttp.ClientError as error:
+            raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
+        if response.status < 300:
+            return _loads(function, body) if body else None
+        code, message = _error(body)
+        if response.status >= 500 or response.status in _ASK_AGAIN:
+            raise StoreUnavailable(f"{function}: HTTP {response.status} {code} {message}".rstrip())
+        raise StoreRefused(response.status, code, f"{function}: {message}")
+
+
+@asynccontextmanager
+async def connected(supabase_url: str, service_key: str, worker_id: str) -> AsyncIterator[Store]:
+    """A Store with its connection pool, closed at the end. Does not call anything yet."""
+    headers = {
+        "apikey": service_key,
+        "Authorization": f"Bearer {service_key}",
+        "Content-Type": "application/json",
+        "User-Agent": f"pulse/{worker_id}",
+    }
+    # No limit: the number of calls in flight is bounded by the number of loops that make them.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    async with aiohttp.ClientSession(
+        supabase_url, headers=headers, timeout=_TIMEOUT, connector=connector
+    ) as session:
+        yield Store(session, worker_id)
+
+
+class _JobJson(TypedDict):
+    id: int
+    queue: str
+    type: str
+    data: dict[str, object]
+    user_id: str | None
+    priority: int
+    run_at: str
+    attempt: int
+    uncounted: int
+    max_attempts: int
+    created_at: str
+
+
+class _ClaimJson(TypedDict):
+    jobs: list[_JobJson]
+    lost: dict[str, int]
+    next_in_seconds: float | Decimal | None
+    floor: object
+    unknown_types: dict[str, int] | None
+    waited_seconds: float | Decimal | None
+
+
+class _OutcomeJson(TypedDict):
+    answer: str
+    status: str | None
+    run_in_seconds: float | Decimal | None
+    failed_job_id: int | None
+
+
+class _FinishJson(TypedDict):
+    outcomes: list[_OutcomeJson]
+    claim: _ClaimJson | None
+
+
+class _ReplayedJson(TypedDict):
+    failed_job_id: int
+    job_id: int
+
+
+class _ReplayJson(TypedDict):
+    replayed: list[_ReplayedJson]
+    skipped: list[int]
+
+
+def _claim(said: _ClaimJson) -> Claim:
+    return Claim(
+        jobs=[_job(one) for one in said["jobs"]],
+        next_in=_duration(said["next_in_seconds"]),
+        floor=said["floor"],
+        waited=_duration(said["waited_seconds"]) or timedelta(),
+        lost_retried=said["lost"]["retried"],
+        lost_dead=said["lost"]["dead"],
+        unknown_types=said["unknown_types"] or {},
+    )
+
+
+def _job(said: _JobJson) -> Job:
+    return Job(
+        id=said["id"],
+        queue=said["queue"],
+        type=said["type"],
+        data=said["data"],
+        user_id=UUID(said["user_id"]) if said["user_id"] else None,
+        priority=said["priority"],
+        run_at=datetime.fromisoformat(said["run_at"]),
+        attempt=said["attempt"],
+        uncounted=said["uncounted"],
+        max_attempts=said["max_attempts"],
+        created_at=datetime.fromisoformat(said["created_at"]),
+    )
+
+
+def _recorded(ref: AttemptRef, said: _OutcomeJson) -> Recorded:
+    return Recorded(
+        ref,
+        Answer(said["answer"]),
+        said["status"] or "gone",
+        _duration(said["run_in_seconds"]),
+        said["failed_job_id"],
+    )
+
+
+def _new_job(job: NewJob) -> dict[str, object]:
+    words: dict[str, object] = {
+        "queue": job.queue,
+        "type": job.type,
+        "data": job.data,
+        "user_id": job.user_id,
+        "priority": job.priority,
+        "run_at": job.run_at,
+        "max_attempts": job.max_attempts,
+        "idempotency_key": job.idempotency_key,
+    }
+    return {name: value for name, value in words.items() if value is not None}
+
+
+def _duration(seconds: float | Decimal | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=float(seconds))
+
+
+def _dumps(arguments: Mapping[str, object]) -> bytes:
+    return json.dumps(arguments, default=_jsonable, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _jsonable(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case Decimal():
+            return str(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form; turn it into text or numbers first")
+
+
+def _loads(function: str, body: bytes) -> object:
+    try:
+        return json.loads(body, parse_float=Decimal, parse_int=_integer)
+    except ValueError as error:  # somebody in between answered with a page of their own
+        raise StoreUnavailable(f"{function}: the answer is not JSON") from error
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Python refuses to read very long integers; one job's data must not make a whole claim unreadable."""
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
+
+
+def _error(body: bytes) -> tuple[str, str]:
+    """Code and sentence of a PostgREST error body; its details are left out, since they quote the failing row."""
+    try:
+        said: object = json.loads(body)
+    except ValueError:
+        return "", "the answer is not from PostgREST"
+    if not isinstance(said, dict):
+        return "", ""
+    words = cast("dict[str, object]", said)
+    hint = words.get("hint")
+    return str(words.get("code") or ""), f"{words.get('message') or ''}{f' ({hint})' if hint else ''}"

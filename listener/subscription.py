@@ -1,0 +1,218 @@
+"""Rings a queue's bell for each INSERT into its table, and begins again whenever Realtime goes deaf.
+
+Realtime is a hint and the row is the truth: every delivery can be lost in silence. So each "ready" rings all
+bells, for whatever was inserted while nobody listened, and the workers' own sweeps find the rest. With Realtime
+off altogether jobs are later and never lost; this room then goes on trying for ever, rarely and quietly.
+
+One epoch (`epoch.py`: one throw-away client) after the other, without end:
+
+    connect, join ── ready: ring all ── INSERT: ring one … ── any anomaly, lost canary, old age ── close, wait
+
+The canary is the only proof of hearing. A server can go on answering heartbeats and stream nothing, so now and
+then a row is inserted that only this process listens for; when it does not come back, the epoch is over.
+
+A new epoch begins after the old one is closed. Beginning it before would spare about a second of deafness a day,
+at the price of two clients that must agree on who is heard; the look after "ready" makes good for that second.
+
+Races: all on one event loop. "Ready" is told from within the client's own callback, so all bells have rung before
+the first INSERT can be heard. An INSERT that was looked for and is then also announced costs an empty look.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from listener.backoff import exponential
+from listener.epoch import Ending, Epoch, Pace, require_supported_client
+from listener.errors import StoreUnavailable
+from listener.events import Deaf, Emit, Hearing, Swallowed
+from listener.jobs import WokenBy
+from listener.redaction import Redactor
+from listener.wakeups import Bell
+
+_LONGEST_REASON = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The clockwork of a subscription. The defaults are for production; tests hand in small ones."""
+
+    ready: timedelta = timedelta(seconds=15)
+    """From connecting to "ready", at the first try after having heard."""
+    ready_cold: timedelta = timedelta(seconds=30)
+    """The same at every further try: a server that has to start up for us first may need this long."""
+    look: timedelta = timedelta(seconds=1)
+    """How often the client's tasks are checked."""
+    canary: timedelta = timedelta(seconds=45)
+    """Between two canaries, give or take a fifth; the first follows "ready" at once."""
+    canary_back: timedelta = timedelta(seconds=10)
+    """How long a canary may take from the database's answer until it is heard."""
+    recycle: timedelta = timedelta(hours=23)
+    """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
+    close: timedelta = timedelta(seconds=2)
+    """For a polite goodbye; then the socket is simply dropped."""
+    again: timedelta = timedelta(seconds=1)
+    """The wait after a first failure, give or take a half; doubles up to `again_cap`."""
+    again_cap: timedelta = timedelta(seconds=30)
+    """Also how long an epoch must have heard for the next failure to count as a first one."""
+    patience: timedelta = timedelta(seconds=30)
+    """The least wait after a rate limit or a refused key; up to half as long again."""
+
+
+class Subscription:
+    """Rings `bells` (by queue) when rows are inserted into their tables, for as long as `run` runs.
+
+    `canary` makes the database insert a row with that token into realtime_canary; it may raise what it likes.
+    One per process; one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        key: str,
+        bells: Mapping[str, Bell],
+        canary: Callable[[str], Awaitable[None]],
+        worker_id: str,
+        emit: Emit,
+        timings: Timings = Timings(),
+    ) -> None:
+        """`url` is the project's. Raises ConfigError when the installed client is none that can be supervised."""
+        require_supported_client()
+        self._url = "ws" + url.removeprefix("http").rstrip("/") + "/realtime/v1"
+        self._key = key
+        self._bells = bells
+        self._canary = canary
+        # A comma or a dot would have a meaning in the filter of the canary's binding.
+        self._token = re.sub(r"[^A-Za-z0-9_-]", "-", worker_id)
+        self._emit = emit
+        self._timings = timings
+        self._redactor = Redactor((key,))
+        self._wait = exponential(timings.again, cap=timings.again_cap, jitter=0.5)
+        self._failed = 0
+        self._epochs = 0
+        self._since = time.monotonic()
+        self._ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether INSERTs are heard, as far as one can tell between two canaries."""
+        return self._ready
+
+    @property
+    def deaf_for(self) -> timedelta:
+        """How long nothing has been heard; zero while hearing."""
+        return timedelta() if self._ready else timedelta(seconds=time.monotonic() - self._since)
+
+    @property
+    def epochs(self) -> int:
+        """How many clients there have been, the present one included."""
+        return self._epochs
+
+    async def run(self) -> None:
+        """Listens until cancelled, then leaves no task and no socket. No failure of Realtime ends it."""
+        self._since = time.monotonic()
+        while True:
+            self._epochs += 1
+            epoch = self._new_epoch()
+            try:
+                ending = await self._live(epoch)
+                retry_in = self._turned_deaf(ending)
+            finally:
+                self._ready = False
+                await epoch.close(self._timings.close.total_seconds())
+            await asyncio.sleep(retry_in.total_seconds())
+
+    def _new_epoch(self) -> Epoch:
+        rings = {queue: partial(bell.ring, WokenBy.REALTIME) for queue, bell in self._bells.items()}
+        deadline = self._timings.ready_cold if self._failed else self._timings.ready
+        return Epoch(
+            url=self._url,
+            key=self._key,
+            inserted={f"{queue}_jobs": ring for queue, ring in rings.items()},
+            ready=self._turned_ready,
+            token=self._token,
+            deadline=deadline.total_seconds(),
+        )
+
+    async def _live(self, epoch: Epoch) -> Ending:
+        """From the handshake to the ending."""
+        try:
+            if await epoch.open():
+                async with asyncio.TaskGroup() as tasks:
+                    canaries = tasks.create_task(self._send_canaries(epoch))
+                    timer = self._end_at_old_age(epoch)
+                    await epoch.over(self._timings.look.total_seconds())
+                    timer.cancel()
+                    canaries.cancel()
+            return await epoch.over(0)
+        except Exception as error:  # noqa: BLE001
+            # A mistake in this room or in the client must not silence the process for good.
+            self._emit(Swallowed("subscription", error))
+            return Ending(f"unexpected {type(error).__name__}")
+
+    def _end_at_old_age(self, epoch: Epoch) -> asyncio.TimerHandle:
+        age = _between(0.9, 1, self._timings.recycle)
+        old = Ending("recycled, as planned", Pace.AT_ONCE)
+        return asyncio.get_running_loop().call_later(age.total_seconds(), epoch.end, old)
+
+    async def _send_canaries(self, epoch: Epoch) -> None:
+        while True:
+            if not await self._canary_comes_back(epoch):
+                epoch.end(Ending("canary not heard: the server streams nothing though all looks well"))
+                return
+            await asyncio.sleep(_between(0.8, 1.2, self._timings.canary).total_seconds())
+
+    async def _canary_comes_back(self, epoch: Epoch) -> bool:
+        """False only for one that was inserted and not heard; when none could be sent, nothing is known."""
+        epoch.canary_heard.clear()
+        try:
+            async with asyncio.timeout(self._timings.canary.total_seconds()):
+                await self._canary(self._token)
+        except (StoreUnavailable, TimeoutError):
+            return True  # The store tells of its own trouble.
+        except Exception as error:  # noqa: BLE001  # Hearing goes on without a proof of it.
+            self._emit(Swallowed("canary", error))
+            return True
+        try:
+            async with asyncio.timeout(self._timings.canary_back.total_seconds()):
+                await epoch.canary_heard.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _turned_ready(self) -> None:
+        """Called for each "ready". A repeated one means a gap: the server lost the subscription for a while."""
+        if not self._ready:
+            deaf_for = self.deaf_for
+            self._ready, self._since = True, time.monotonic()
+            self._emit(Hearing(deaf_for))
+        for bell in self._bells.values():
+            bell.ring(WokenBy.JOINED)
+
+    def _turned_deaf(self, ending: Ending) -> timedelta:
+        """Tells of the ending and answers how long to wait before the next beginning."""
+        now = time.monotonic()
+        heard_for = now - self._since if self._ready else 0.0
+        if self._ready:
+            self._ready, self._since = False, now
+        # An epoch that dies young does not prove that the trouble is over, even if it was ready.
+        self._failed = 1 if heard_for >= self._timings.again_cap.total_seconds() else self._failed + 1
+        retry_in = self._wait(self._failed)
+        if ending.pace is Pace.AT_ONCE:
+            self._failed, retry_in = 0, timedelta()
+        elif ending.pace is Pace.PATIENT:
+            retry_in = _between(1, 1.5, max(retry_in, self._timings.patience))
+        reason = " ".join(self._redactor.text(ending.reason).split())[:_LONGEST_REASON]
+        self._emit(Deaf(reason, retry_in))
+        return retry_in
+
+
+def _between(low: float, high: float, delay: timedelta) -> timedelta:
+    """Spreads what many processes would otherwise do at the same moment."""
+    return delay * random.uniform(low, high)

@@ -1,0 +1,283 @@
+"""The loop of one queue: look when the bell rings, run what was claimed, record what came of it.
+
+One loop makes all the calls of its queue, one at a time, and each call does two things: it records the outcomes that
+have gathered and claims as many jobs as there are free places. So calls shrink as load grows (while one is under way,
+the next one's outcomes gather), there is never a second claim in flight, and the floor needs no lock.
+
+The races, and where each is closed:
+  - A row is inserted between our look and our wait: the bell keeps the ring, so the next wait returns at once.
+  - An answer is lost after its commit: the call is repeated with `holding`; outcomes come back as "repeated", and what
+    the lost claim had leased is handed out again. Until a call succeeds its outcomes stay here.
+  - The lease runs out while a handler runs: the outcome comes back as "stale" and has changed nothing.
+  - One outcome that the database refuses would hold up its whole batch for ever: after a refusal each is sent alone,
+    and the one that is refused again becomes a dead letter that says so.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from listener.attempt import Attempt, Stop
+from listener.config import Tempo
+from listener.errors import StoreRefused, StoreUnavailable
+from listener.events import (
+    AttemptsLost,
+    Available,
+    Claimed,
+    Emit,
+    Finished,
+    MissedWakeup,
+    Unavailable,
+    UnknownTypes,
+)
+from listener.jobs import AttemptRef, Job, WokenBy
+from listener.outcomes import Dead, ErrorText, Outcome, Recorded, Snooze
+from listener.redaction import Redactor
+from listener.registry import Registry
+from listener.resources import Provided
+from listener.store import Claim, ClaimRequest, Store
+from listener.wakeups import Bell
+
+# While more work waits, a call goes out for a quarter of the places, or after this pause with what has ended by then.
+_GATHER_SECONDS = 0.01
+# Due rows that a claim could not get are in another worker's hands for a moment: look again after this, not at once.
+_CONTENDED_SECONDS = 0.05
+# A job due for longer than this, found by a sweep, was owed a wake-up that never came.
+_OWED = timedelta(seconds=1)
+_REFUSED_FOR_CONTENT = {400, 409, 413, 422}
+_Ended = tuple[Attempt, Outcome]
+
+
+class Worker:
+    """Runs the jobs of one queue, at most `places` at once."""
+
+    def __init__(
+        self,
+        queue: str,
+        registry: Registry,
+        resources: Mapping[Provided, object],
+        *,
+        store: Store,
+        bell: Bell,
+        places: int,
+        tempo: Tempo,
+        redactor: Redactor,
+        emit: Emit,
+    ) -> None:
+        self.queue = queue
+        self.running: dict[AttemptRef, Attempt] = {}
+        """Attempts whose handler has not returned."""
+        self._registry = registry
+        self._types = registry.types(queue)
+        self._resources = resources
+        self._store = store
+        self._bell = bell
+        self._places = places
+        self._tempo = tempo
+        self._redactor = redactor
+        self._emit = emit
+        self._ended: list[_Ended] = []
+        self._floor: object = None
+        self._due_at: float | None = None
+        self._sweep_at = 0.0
+        self._draining = False
+        self._looked = False
+        self._pause = 0.0
+        """Seconds before the last call is repeated; 0 when it was answered."""
+        self._unavailable_since: float | None = None
+
+    @property
+    def held(self) -> list[AttemptRef]:
+        """Every attempt whose lease must be kept: running, or ended but not yet recorded."""
+        return [*self.running, *(attempt.job.ref for attempt, _ in self._ended)]
+
+    @property
+    def problem(self) -> str | None:
+        """Why this queue is not being worked on, or None while it is."""
+        if self._unavailable_since is not None:
+            away = time.monotonic() - self._unavailable_since
+            return f"{self.queue}: the REST API has not answered for {away:.0f} s"
+        return None if self._looked else f"{self.queue}: has not looked into its queue yet"
+
+    def stop_all(self, why: Stop) -> None:
+        """Tells every running attempt to stop."""
+        for attempt in list(self.running.values()):
+            attempt.stop(why)
+
+    def stop(self, ref: AttemptRef, why: Stop) -> None:
+        """Tells one running attempt to stop; one that has ended is past that."""
+        if (attempt := self.running.get(ref)) is not None:
+            attempt.stop(why)
+
+    def drain(self) -> None:
+        """From now on claims nothing; `run` returns when all that runs has ended and is recorded."""
+        self._draining = True
+        self._bell.ring(WokenBy.FREE)
+
+    async def run(self) -> None:
+        """Works until drained."""
+        woken_by = WokenBy.START
+        async with asyncio.TaskGroup() as attempts:
+            while not (self._draining and not self.held):
+                for job in await self._look(woken_by):
+                    self._start(job, woken_by, attempts)
+                woken_by = await self._wait(woken_by)
+
+    # -- look ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, woken_by: WokenBy) -> Sequence[Job]:
+        """One call that records what has ended and claims for the free places; answers what it brought."""
+        ended = list(self._ended)
+        request = self._request(woken_by)
+        if not ended and request is None:
+            return []
+        try:
+            recorded, claim = await self._call(ended, request)
+        except StoreRefused as error:
+            if error.status in _REFUSED_FOR_CONTENT and ended:
+                await self._record_singly(ended)
+            else:
+                self._not_answered(error)
+            return []
+        except StoreUnavailable as error:
+            self._not_answered(error)
+            return []
+        self._answered()
+        self._settle(ended, recorded)
+        if request is None or claim is None:
+            return []
+        self._learn(request, claim)
+        return claim.jobs
+
+    def _request(self, woken_by: WokenBy) -> ClaimRequest | None:
+        """What to ask for now: nothing while draining or full; a sweep at start, on a join, and when it is time."""
+        free = self._places - len(self.running)
+        if self._draining or free <= 0:
+            return None
+        return ClaimRequest(
+            queue=self.queue,
+            types=self._types,
+            max_jobs=free,
+            lease=self._tempo.lease,
+            woken_by=woken_by,
+            floor=self._floor,
+            sweep=woken_by in {WokenBy.START, WokenBy.JOINED} or self._sweep_at <= time.monotonic(),
+            holding=[ref.id for ref in self.held] if self._pause else None,
+        )
+
+    async def _call(
+        self, ended: Sequence[_Ended], request: ClaimRequest | None
+    ) -> tuple[list[Recorded], Claim | None]:
+        if request is not None and not ended:
+            return [], await self._store.claim(request)
+        return await self._store.finish([(attempt.job.ref, outcome) for attempt, outcome in ended], request)
+
+    async def _record_singly(self, ended: Sequence[_Ended]) -> None:
+        """After the batch was refused: each outcome alone, so that one that cannot be stored does not hold the rest."""
+        for attempt, outcome in ended:
+            try:
+                try:
+                    recorded, _ = await self._store.finish([(attempt.job.ref, outcome)], None)
+                except StoreRefused as error:
+                    if error.status not in _REFUSED_FOR_CONTENT:
+                        raise
+                    outcome = Dead(
+                        ErrorText(
+                            "OutcomeRefused", f"The database refused to store the outcome ({error.code})."
+                        )
+                    )
+                    recorded, _ = await self._store.finish([(attempt.job.ref, outcome)], None)
+            except (StoreRefused, StoreUnavailable) as error:
+                self._not_answered(error)
+                return
+            self._settle([(attempt, outcome)], recorded)
+
+    def _settle(self, ended: Sequence[_Ended], recorded: Sequence[Recorded]) -> None:
+        """The database has answered the oldest outcomes: they are ours no longer."""
+        del self._ended[: len(ended)]
+        for (attempt, outcome), answer in zip(ended, recorded, strict=True):
+            self._emit(Finished(attempt.job, outcome, answer, attempt.duration, attempt.woken_by))
+
+    def _not_answered(self, error: StoreRefused | StoreUnavailable) -> None:
+        if self._unavailable_since is None:
+            self._unavailable_since = time.monotonic()
+        first = self._tempo.reconnect.total_seconds()
+        self._pause = min(self._pause * 2, first * 10) if self._pause else first
+        self._emit(Unavailable(self.queue, str(error), timedelta(seconds=self._pause)))
+
+    def _answered(self) -> None:
+        self._pause = 0.0
+        self._looked = True
+        if self._unavailable_since is not None:
+            self._emit(Available(self.queue, timedelta(seconds=time.monotonic() - self._unavailable_since)))
+            self._unavailable_since = None
+
+    # -- run -------------------------------------------------------------------------------------------------------
+
+    def _learn(self, request: ClaimRequest, claim: Claim) -> None:
+        """Remembers what a claim said about later, and tells what it said about now."""
+        now = time.monotonic()
+        self._floor = claim.floor
+        self._due_at = None if claim.next_in is None else now + claim.next_in.total_seconds()
+        if not claim.jobs and claim.next_in == timedelta():
+            self._due_at = now + _CONTENDED_SECONDS
+        if request.sweep:
+            self._sweep_at = now + self._tempo.sweep.total_seconds()
+            self._emit(UnknownTypes(self.queue, claim.unknown_types))
+        if claim.lost_retried or claim.lost_dead:
+            self._emit(AttemptsLost(self.queue, claim.lost_retried, claim.lost_dead))
+        if claim.jobs:
+            self._emit(Claimed(self.queue, request.woken_by, len(claim.jobs), claim.waited))
+            if request.woken_by is WokenBy.SWEEP and claim.waited > _OWED:
+                self._emit(MissedWakeup(self.queue, len(claim.jobs), claim.waited))
+
+    def _start(self, job: Job, woken_by: WokenBy, attempts: asyncio.TaskGroup) -> None:
+        attempt = Attempt(
+            job,
+            self._registry.handlers[job.queue, job.type],
+            self._resources,
+            woken_by=woken_by,
+            redactor=self._redactor,
+            emit=self._emit,
+        )
+        if self._draining:  # the claim was under way when the drain began
+            self._ended.append((attempt, Snooze(timedelta(), "claimed by a worker that was stopping")))
+            return
+        self.running[job.ref] = attempt
+        attempts.create_task(self._attempt(attempt), name=f"{job.queue} job {job.id}")
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        try:
+            outcome = await attempt.run()
+            if outcome is not None:
+                self._ended.append((attempt, outcome))
+        finally:
+            del self.running[attempt.job.ref]
+            self._bell.ring(WokenBy.FREE)
+
+    # -- wait ------------------------------------------------------------------------------------------------------
+
+    async def _wait(self, woken_by: WokenBy) -> WokenBy:
+        """Until there is a reason to look again; answers the reason."""
+        if self._draining and not self.held:
+            return woken_by  # the last outcome is recorded: nobody would ring any more
+        if self._pause:
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+            return woken_by
+        now = time.monotonic()
+        full = len(self.running) >= self._places or self._draining
+        more_waits = self._due_at is not None and self._due_at <= now
+        if more_waits and not full:
+            return WokenBy.FREE
+        if full:
+            timeout = None
+        else:
+            timeout = max(0.0, min(self._sweep_at, self._due_at or self._sweep_at) - now)
+        rung = await self._bell.wait(timeout)
+        if rung is None:
+            return WokenBy.SWEEP if self._sweep_at <= time.monotonic() else WokenBy.DUE
+        if more_waits and self.running and len(self._ended) < self._places / 4:
+            await asyncio.sleep(_GATHER_SECONDS)
+        return rung

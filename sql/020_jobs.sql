@@ -1,0 +1,210 @@
+-- The tables: one row per job, from its insert to its end, and what is kept beside it.
+--
+-- `jobs` is the parent of all queues, partitioned by `queue`. Producers insert into a queue's own table
+-- (`payment_jobs`) or into `jobs` with the queue's name; both are the same.
+-- Refusals are CHECK constraints whose name is the message: they cost next to nothing, and every client
+-- shows the name.
+
+create sequence public.jobs_id_seq;
+
+create table public.jobs (
+    -- Who: an id is unique over all queues and grows with time. A sequence and not an identity, because
+    -- PostgreSQL 15 and 16 skip the parent's identity when a row goes straight into a partition.
+    id bigint not null default nextval('public.jobs_id_seq'),
+    queue text not null,
+    status text not null default 'pending',
+    -- What: set by the producer.
+    type text not null,
+    data jsonb not null default '{}',
+    user_id uuid,
+    priority integer not null default 0,                        -- larger is sooner
+    run_at timestamptz not null default public.clock_now(),     -- not before; retry and snooze move it
+    max_attempts integer not null default 4,                    -- the first and three retries
+    idempotency_key text,                                       -- at most one job per queue and key
+    -- The attempt: set by the functions only.
+    attempt integer not null default 0,                         -- n-th run, only ever grows: the fence
+    uncounted integer not null default 0,                       -- attempts that max_attempts forgives
+    lease_expires_at timestamptz,                               -- not null while an attempt is live
+    worker_id text,                                             -- who claimed it last
+    cancel_requested boolean not null default false,            -- asked of a running job
+    result jsonb,
+    last_error text,
+    last_outcome text,                                          -- the kind of the last ended attempt
+    woken_by text,                                              -- what made the worker look
+    created_at timestamptz not null default public.clock_now(),
+    updated_at timestamptz not null default public.clock_now(),
+    finished_at timestamptz,
+    primary key (id, queue),
+    constraint "status is pending, running, completed, cancelled or failed"
+    check (status in ('pending', 'running', 'completed', 'cancelled', 'failed')),
+    constraint "type must be a lower-case word, for example sync_positions"
+    check (type ~ '^[a-z][a-z0-9_]*$'),
+    constraint "data must be a JSON object, for example {}"
+    check (jsonb_typeof(data) = 'object'),
+    constraint "priority must be from 0 to 100, larger is sooner"
+    check (priority between 0 and 100),
+    constraint "run_at must be a finite time"
+    check (isfinite(run_at)),
+    constraint "max_attempts must be 1 or more"
+    check (max_attempts >= 1),
+    constraint "idempotency_key must be 1 to 500 characters, or null"
+    check (length(idempotency_key) between 1 and 500)
+) partition by list (queue);
+
+alter sequence public.jobs_id_seq owned by public.jobs.id;
+
+-- The due rows, in the order they are claimed. `type` comes last so that a worker which does not know a
+-- type passes over its rows inside the index.
+create index jobs_pending on public.jobs (priority desc, run_at, id, type) where status = 'pending';
+
+-- The live attempts, read by sweeps to find run-out leases.
+create index jobs_running on public.jobs (lease_expires_at) where status = 'running';
+
+-- Partial, so that rows without a key cost nothing. `on conflict` has to be used without a target.
+create unique index jobs_idempotency_key on public.jobs (queue, idempotency_key)
+where idempotency_key is not null;
+
+-- Where a row of an unknown queue goes: nowhere, with a sentence.
+create table public.jobs_unknown_queue partition of public.jobs (
+    constraint "unknown queue: make it with select create_queue('name')" check (false)
+) default;
+
+
+-- The dead letters: one row per job that was given up, with all that a replay needs.
+create sequence public.failed_jobs_id_seq;
+
+create table public.failed_jobs (
+    id bigint primary key default nextval('public.failed_jobs_id_seq'),
+    job_id bigint not null,
+    job_type text not null,                                     -- the queue
+    job_data jsonb not null,                                    -- {"type": …, "data": …}
+    error_class text,
+    error_message text,
+    error_stack text,
+    attempts integer not null,                                  -- how many counted
+    attempt integer not null,                                   -- the number of the last one
+    user_id uuid,
+    failed_at timestamptz not null default public.clock_now(),
+    replayed_at timestamptz,                                    -- at most one replay per dead letter
+    unique (job_id, attempt)
+);
+
+alter sequence public.failed_jobs_id_seq owned by public.failed_jobs.id;
+
+create index failed_jobs_newest on public.failed_jobs (job_type, failed_at desc);
+
+
+-- Outcomes that came after their job had moved on: changed nothing, kept so that nobody wonders.
+create table public.stale_outcomes (
+    queue text not null,
+    job_id bigint not null,
+    attempt integer not null,                                   -- whose outcome it was
+    kind text not null,
+    outcome jsonb not null,                                     -- the words as they were sent
+    job_attempt integer,                                        -- where the job stood; null when it was gone
+    job_status text,
+    told_at timestamptz not null default public.clock_now(),
+    primary key (job_id, attempt, kind, queue)
+);
+
+
+-- Rows by which a worker proves to itself that Realtime still delivers.
+create table public.realtime_canary (
+    id bigint generated always as identity primary key,
+    token text not null,
+    created_at timestamptz not null default public.clock_now()
+);
+
+
+-- Puts a table into the publication that Realtime reads.
+-- Callers: create_queue, and this file for the canary. Supabase brings the publication along; where it
+-- is missing it is made here, since a queue outside of it would be silently deaf.
+create function public.publish_table(name text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+    if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+        create publication supabase_realtime;
+    end if;
+    if not exists (
+        select from pg_catalog.pg_publication_tables as p
+        where p.pubname = 'supabase_realtime' and p.schemaname = 'public' and p.tablename = publish_table.name
+    ) then
+        execute format('alter publication supabase_realtime add table public.%I', publish_table.name);
+    end if;
+end
+$$;
+
+select public.publish_table('realtime_canary');
+
+
+-- Makes a queue: the table `<name>_jobs` with everything that belongs to one.
+-- Callers: the owner, in a migration: select create_queue('reports');
+-- Guarantees: all queues are equal. A partition that is named directly obeys only its own row level
+-- security, policies and grants, so each is given the same as the parent has (see 090_access.sql).
+create function public.create_queue(name text) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+    queue_table constant text := create_queue.name || '_jobs';
+begin
+    if create_queue.name !~ '^[a-z][a-z0-9_]{0,39}$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" cannot name a queue', create_queue.name),
+            hint = 'Use a lower-case word of up to 40 letters, digits and underscores, for example reports.';
+    end if;
+
+    execute format(
+        'create table public.%I partition of public.jobs for values in (%L)', queue_table, create_queue.name
+    );
+    execute format('alter table public.%I alter column queue set default %L', queue_table, create_queue.name);
+
+    -- Two of three row versions die within seconds: vacuum by share of a large history would come too
+    -- late for the small indexes of pending and running rows.
+    execute format(
+        'alter table public.%I set ('
+        'autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, '
+        'autovacuum_analyze_scale_factor = 0.05, autovacuum_analyze_threshold = 1000)', queue_table
+    );
+
+    perform public.guard_queue_table(queue_table);
+    perform public.publish_table(queue_table);
+end
+$$;
+
+
+-- Gives a table of jobs its row level security, its policy and its grants.
+-- Callers: create_queue for a partition, 090_access.sql for the parent.
+-- Guarantees: the server inserts a producer's columns and reads everything; a user reads the harmless
+-- columns of their own jobs; nobody updates or deletes, since a job's state belongs to the functions.
+create function public.guard_queue_table(name text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+    execute format('alter table public.%I enable row level security', name);
+    execute format(
+        'create policy "users see their own jobs" on public.%I for select to authenticated '
+        'using (user_id = (select auth.uid()))', name
+    );
+    execute format('revoke all on public.%I from public, anon, authenticated, service_role', name);
+    execute format(
+        'grant select (id, queue, status, type, user_id, priority, run_at, attempt, cancel_requested, '
+        'created_at, updated_at, finished_at) on public.%I to authenticated', name
+    );
+    execute format('grant select on public.%I to service_role', name);
+    execute format(
+        'grant insert (type, data, user_id, priority, run_at, max_attempts, idempotency_key) '
+        'on public.%I to service_role', name
+    );
+end
+$$;
+
+
+select public.create_queue('payment');
+select public.create_queue('broker');
+select public.create_queue('alerts');
+select public.create_queue('maintenance');

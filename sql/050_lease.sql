@@ -1,0 +1,186 @@
+-- What happens to a live attempt while it runs: it is renewed, asked to stop, or found dead.
+--
+-- Lock order, here and in finish: rows are locked by id, one by one, through a lateral look-up that the
+-- planner cannot turn around. Two calls on the same rows queue up; they cannot wait for each other.
+-- Sweeps and claims skip what is locked and so never wait at all.
+
+-- Renews the leases of `attempts` = [[queue, id, attempt], …] and answers {"lost": […], "cancel": […]}.
+-- Callers: each worker process, all its leases in one call, a few times per lease.
+-- lost = [[id, attempt], …] which are no longer the worker's: stop them, their outcome will be stale.
+-- cancel = [[id, attempt], …] whose cancellation was asked for: stop them and say so.
+-- Guarantees: a lease that ran out and was not yet swept is renewed; nothing else is ever changed.
+create function public.heartbeat(
+    worker_id text, attempts jsonb, lease_seconds double precision
+) returns jsonb
+language plpgsql volatile security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = on
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    answer jsonb;
+begin
+    with word as materialized (
+        select h.words ->> 0 as queue, (h.words ->> 1)::bigint as id, (h.words ->> 2)::integer as attempt
+        from jsonb_array_elements(heartbeat.attempts) as h (words)
+        order by 2, 3
+    ),
+
+    held as materialized (
+        select w.queue, w.id, w.attempt, j.cancel_requested, j.id is not null as live
+        from word as w
+        left join lateral (
+            select locked.id, locked.cancel_requested
+            from public.jobs as locked
+            where
+                locked.queue = w.queue
+                and locked.id = w.id
+                and locked.attempt = w.attempt
+                and locked.lease_expires_at is not null
+            for no key update
+        ) as j on true
+    ),
+
+    renewed as (
+        update public.jobs as j
+        set
+            lease_expires_at = now_at + make_interval(secs => heartbeat.lease_seconds),
+            updated_at = now_at
+        from held as h
+        where h.live and j.queue = h.queue and j.id = h.id
+    )
+
+    select jsonb_build_object(
+        'lost', coalesce(
+            jsonb_agg(jsonb_build_array(h.id, h.attempt)) filter (where not h.live), '[]'
+        ),
+        'cancel', coalesce(
+            jsonb_agg(jsonb_build_array(h.id, h.attempt)) filter (where h.cancel_requested), '[]'
+        )
+    ) into answer
+    from held as h;
+    return answer;
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- Cancels jobs by id and answers {"cancelled": […], "asked": […], "unchanged": […]}.
+-- Callers: the server, over RPC. A pending job is cancelled at once. A running one is asked: its worker
+-- hears of it with the next heartbeat, and if it finishes first its outcome stands. Others, and ids that
+-- do not exist, are unchanged.
+create function public.cancel(job_ids bigint[]) returns jsonb
+language plpgsql volatile security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = on
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    answer jsonb;
+begin
+    with word as materialized (
+        select distinct w.id from unnest(cancel.job_ids) as w (id)
+        order by w.id
+    ),
+
+    known as materialized (
+        select
+            w.id,
+            j.queue,
+            case j.status when 'pending' then 'cancelled' when 'running' then 'asked' else 'unchanged' end as answer
+        from word as w
+        left join lateral (
+            select locked.queue, locked.status
+            from public.jobs as locked
+            where locked.id = w.id
+            for no key update
+        ) as j on true
+    ),
+
+    changed as (
+        update public.jobs as j
+        set
+            status = case k.answer when 'cancelled' then 'cancelled' else j.status end,
+            finished_at = case k.answer when 'cancelled' then now_at end,
+            cancel_requested = true,
+            updated_at = now_at
+        from known as k
+        where k.answer <> 'unchanged' and j.queue = k.queue and j.id = k.id
+    )
+
+    select jsonb_build_object(
+        'cancelled', coalesce(jsonb_agg(k.id) filter (where k.answer = 'cancelled'), '[]'),
+        'asked', coalesce(jsonb_agg(k.id) filter (where k.answer = 'asked'), '[]'),
+        'unchanged', coalesce(jsonb_agg(k.id) filter (where k.answer = 'unchanged'), '[]')
+    ) into answer
+    from known as k;
+    return answer;
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- Ends the attempts of a queue whose lease ran out, as a retry with the error class WorkerVanished.
+-- Callers: claim, on sweeps. Answers {"retried": n, "dead": n}.
+-- Guarantees: a job that kills its workers is a counted attempt each time, so it ends as a dead letter;
+-- a worker that was only slow gets "stale" for its outcome. At most 1000 per sweep.
+create function public.end_lost_attempts(queue text) returns jsonb
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    outcomes jsonb;
+    answers json;
+begin
+    select
+        jsonb_agg(
+            jsonb_build_object(
+                'queue', lost.queue, 'id', lost.id, 'attempt', lost.attempt, 'kind', 'vanished',
+                'error_class', 'WorkerVanished',
+                'error_message', format(
+                    'worker %s vanished: the lease of attempt %s ended at %s without an outcome',
+                    lost.worker_id, lost.attempt, to_jsonb(lost.lease_expires_at) #>> '{}'
+                )
+            )
+        )
+    into outcomes
+    from (
+        select j.queue, j.id, j.attempt, j.worker_id, j.lease_expires_at
+        from public.jobs as j
+        where
+            j.queue = end_lost_attempts.queue
+            and j.status = 'running'
+            and j.lease_expires_at < public.clock_now()
+        order by j.lease_expires_at
+        limit 1000
+        for update skip locked
+    ) as lost;
+
+    if outcomes is null then
+        return '{"retried": 0, "dead": 0}';
+    end if;
+
+    answers := public.record_outcomes(outcomes);
+    return (
+        select jsonb_build_object(
+            'retried', count(*) filter (where a.words ->> 'status' = 'pending'),
+            'dead', count(*) filter (where a.words ->> 'status' = 'failed')
+        )
+        from json_array_elements(answers) as a (words)
+    );
+end
+$$;

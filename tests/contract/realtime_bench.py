@@ -1,0 +1,181 @@
+"""A bench for Realtime: a database like the recorded one, a gateway in front of it, and bare sockets to talk through."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import asyncpg
+from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
+
+from devstack.gateway import Gateway
+from devstack.keys import SECRET_KEY
+from devstack.postgres import SUPERUSER, Postgres, bootstrap
+
+SCHEMA = Path(__file__).with_name("realtime_recorded.sql")
+PATIENCE = 10.0  # seconds after which a frame that was promised is missed
+MARKER = "marker"
+_numbers = itertools.count(1)
+_prepared: set[int] = set()
+
+Frame = dict[str, Any]
+Binding = Mapping[str, object]
+
+
+@dataclass(eq=False)
+class Client:
+    """One bare socket. Frames of version 2 are shown with the names that version 1 gives their parts."""
+
+    socket: ClientWebSocketResponse
+    version: str = "1.0.0"
+    sent: int = 0
+    sizes: list[int] = field(default_factory=list[int])
+
+    async def send(self, topic: str, event: str, payload: object, *, join_ref: str | None = "1") -> str:
+        """Sends one push and answers its ref."""
+        self.sent += 1
+        ref = str(self.sent)
+        if self.version == "2.0.0":
+            await self.socket.send_json([join_ref, ref, topic, event, payload])
+        else:
+            push = {"topic": topic, "event": event, "payload": payload, "ref": ref, "join_ref": join_ref}
+            await self.socket.send_json(push)
+        return ref
+
+    async def receive(self) -> Frame:
+        """The next frame, passing over those of the marker table."""
+        while True:
+            message = await self.socket.receive(timeout=PATIENCE)
+            assert message.type == WSMsgType.TEXT, f"the socket closed: {message!r}"
+            frame = self._frame(json.loads(message.data))
+            if frame["payload"].get("data", {}).get("table") != MARKER:
+                self.sizes.append(len(message.data))
+                return frame
+
+    async def closed(self) -> int | None:
+        """The close code with which the server ends the socket; other frames before that are an error."""
+        message = await self.socket.receive(timeout=PATIENCE)
+        assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING), (
+            f"not closed: {message!r}"
+        )
+        return self.socket.close_code
+
+    async def join(self, *bindings: Binding, topic: str = "realtime:t", token: str | None = None) -> None:
+        """Joins and waits for `Subscribed to PostgreSQL`."""
+        await self.ask(*bindings, topic=topic, token=token)
+        reply, system = await self.receive(), await self.receive()
+        assert reply["payload"]["status"] == "ok", reply
+        assert system["payload"]["message"] == "Subscribed to PostgreSQL", system
+
+    async def ask(
+        self, *bindings: Binding, topic: str = "realtime:t", token: str | None = None, **config: object
+    ) -> None:
+        """Sends a join and waits for nothing."""
+        payload: dict[str, object] = {"config": {"postgres_changes": list(bindings), **config}}
+        if token is not None:
+            payload["access_token"] = token
+        await self.send(topic, "phx_join", payload, join_ref=str(self.sent + 1))
+
+    async def change(self) -> Frame:
+        """The `data` of the next event, which must be a change."""
+        frame = await self.receive()
+        assert frame["event"] == "postgres_changes", frame
+        data: Frame = frame["payload"]["data"]
+        return data
+
+    async def quiet(self) -> None:
+        """Makes sure that no frame is on its way: the next one is the answer to a heartbeat sent now."""
+        ref = await self.send("phoenix", "heartbeat", {}, join_ref=None)
+        frame = await self.receive()
+        assert (frame["topic"], frame["ref"]) == ("phoenix", ref), f"not expected: {frame}"
+
+    def _frame(self, frame: Any) -> Frame:
+        if self.version == "1.0.0":
+            return cast(Frame, frame)
+        join_ref, ref, topic, event, payload = frame
+        return {"join_ref": join_ref, "ref": ref, "topic": topic, "event": event, "payload": payload}
+
+
+@dataclass(eq=False)
+class Bench:
+    """`dsn` is the owner's; `witness` hears of every marker row and thus knows what has been delivered."""
+
+    dsn: str
+    gateway: Gateway
+    owner: "asyncpg.Connection[asyncpg.Record]"
+    http: ClientSession
+    _witness: Client | None = None
+
+    async def sql(self, statement: str) -> None:
+        """Runs a statement as the owner of the tables, committed when it has no BEGIN of its own."""
+        await self.owner.execute(statement)
+
+    async def connect(
+        self, key: str = SECRET_KEY, *, version: str = "1.0.0", query: str | None = None
+    ) -> Client:
+        """A socket; raises aiohttp.WSServerHandshakeError when it is refused."""
+        asked = query if query is not None else f"apikey={key}&vsn={version}"
+        url = f"{self.gateway.url}/realtime/v1/websocket?{asked}"
+        return Client(await self.http.ws_connect(url, max_msg_size=0), version)
+
+    async def delivered(self) -> None:
+        """Everything committed so far is in the sockets of those who are to hear of it."""
+        if self._witness is None:
+            self._witness = await self.connect()
+            await self._witness.join({"event": "INSERT", "schema": "aside", "table": MARKER})
+        marker = await self.owner.fetchval("insert into aside.marker default values returning id")
+        while True:
+            message = json.loads((await self._witness.socket.receive(timeout=PATIENCE)).data)
+            if message["payload"].get("data", {}).get("record", {}).get("id") == marker:
+                return
+
+    async def quiet(self, client: Client) -> None:
+        """No change committed so far has anything more to say to `client`."""
+        await self.delivered()
+        await client.quiet()
+
+
+@asynccontextmanager
+async def serving(cluster: Postgres, *, deliver_at_once: bool = True) -> AsyncIterator[Bench]:
+    """A bench of its own: database, gateway, connections; all gone afterwards."""
+    admin = cluster.dsn("postgres", SUPERUSER)
+    if cluster.port not in _prepared:
+        await _run(admin, "create database realtime_template")
+        await bootstrap(cluster.dsn("realtime_template", SUPERUSER))
+        await _run(cluster.dsn("realtime_template"), await _schema(cluster))
+        _prepared.add(cluster.port)
+    name = f"realtime_{next(_numbers)}"
+    await _run(admin, f"create database {name} template realtime_template owner postgres")
+    try:
+        async with AsyncExitStack() as stack:
+            gateway = await stack.enter_async_context(
+                Gateway(cluster.dsn(name), deliver_at_once=deliver_at_once)
+            )
+            owner = await asyncpg.connect(cluster.dsn(name))
+            stack.push_async_callback(owner.close)
+            http = await stack.enter_async_context(ClientSession())
+            yield Bench(cluster.dsn(name), gateway, owner, http)
+    finally:
+        await _run(admin, f"drop database {name} with (force)")
+
+
+async def _schema(cluster: Postgres) -> str:
+    """The schema; `xml` is a domain of our own where PostgreSQL was built without libxml."""
+    script = await asyncio.to_thread(SCHEMA.read_text)
+    try:
+        await _run(cluster.dsn("postgres", SUPERUSER), "select '<a/>'::xml")
+    except asyncpg.FeatureNotSupportedError:
+        return 'create domain "xml" as text;\n' + script.replace("c_xml xml", 'c_xml public."xml"')
+    return script
+
+
+async def _run(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

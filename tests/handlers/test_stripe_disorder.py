@@ -1,0 +1,216 @@
+"""Events come twice, late, in any order, to two workers at once or to one that dies: the end is always Stripe's."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from uuid import UUID, uuid4
+
+import pytest
+
+from devstack.stripe import StripeDouble
+from devstack.stripe_story import Story
+from handlers.clients.database import Database, call
+from handlers.clients.stripe import StripeClient
+from handlers.clients.stripe_objects import Invoice, Subscription
+from handlers.payment import stripe_webhook as file
+from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook
+from tests.handlers.conftest import Attempt, Json, Owner, a_job
+
+
+async def test_the_same_event_again_asks_stripe_nothing(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    paid, *_ = double.story(user_id, tells_user="subscription").begin()[4:]
+    assert await follow(paid) == {"event": "processed"}
+    asked = len(double.requests)
+    assert await follow(paid) == {"event": "processed"}
+    assert len(double.requests) == asked
+    assert await owner.fetchval("select count(*) from payments") == 1
+
+
+async def test_payloads_are_not_believed(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """An event that says `active` and comes after the cancellation does not bring the subscription back."""
+    story = double.story(user_id, tells_user="subscription")
+    *_, active, _ = story.begin()
+    assert active["data"]["object"]["status"] == "active"
+    for deleted in story.cancel():
+        await follow(deleted)
+    await follow(active)
+    assert await owner.fetchval("select status from user_subscriptions") == "canceled"
+
+
+async def test_fifty_random_orders_end_as_stripe_says(
+    follow: Attempt, double: StripeDouble, owner: Owner
+) -> None:
+    for seed in range(50):
+        draw = random.Random(seed)
+        story = double.story(uuid4(), tells_user=draw.choice(["checkout", "subscription", "customer"]))
+        await _live(story, follow, draw)
+        assert await _ours(owner, story) == _theirs(story), f"seed {seed}"
+
+
+async def _live(story: Story, follow: Attempt, draw: random.Random) -> None:
+    """Steps through a life; after each step some of the events that are on their way arrive, some of them twice."""
+    on_their_way: list[Json] = []
+    steps = [
+        story.create,
+        story.activate,
+        story.renew,
+        story.fail,
+        draw.choice([story.recover, story.cancel]),
+    ]
+    for step in steps:
+        on_their_way += step()
+        draw.shuffle(on_their_way)
+        arriving = draw.randrange(len(on_their_way))
+        on_their_way[arriving:], now = [], on_their_way[arriving:]
+        on_their_way += [event for event in now if not await _tried(follow, event) or draw.random() < 0.2]
+    for _ in range(2):  # the second time for what came before the event that names the user
+        for event in on_their_way:
+            await _tried(follow, event)
+
+
+async def _tried(follow: Attempt, event: Json) -> bool:
+    try:
+        await follow(event)
+    except UnknownUser:
+        return False
+    return True
+
+
+async def _ours(owner: Owner, story: Story) -> object:
+    row = await owner.fetchrow(
+        "select status, extract(epoch from current_period_end)::int as period_end from user_subscriptions"
+        " where user_id = $1",
+        UUID(story.user_id),
+    )
+    payments = await owner.fetch(
+        "select stripe_invoice_id, status from payments where user_id = $1", UUID(story.user_id)
+    )
+    assert row is not None
+    return row["status"], row["period_end"], {tuple(one) for one in payments}
+
+
+def _theirs(story: Story) -> object:
+    invoices = story.books.invoices.values()
+    of_story = [one for one in invoices if one["customer"] == story.customer["id"]]
+    payments = {(one["id"], "succeeded" if one["status"] == "paid" else "failed") for one in of_story}
+    period_end = story.subscription["items"]["data"][0]["current_period_end"]
+    return story.subscription["status"], period_end, payments
+
+
+async def test_two_workers_with_one_event_record_one_payment(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    paid = double.story(user_id, tells_user="subscription").begin()[4]
+    assert await asyncio.gather(*(follow(paid) for _ in range(4))) == [{"event": "processed"}] * 4
+    assert await owner.fetchval("select count(*) from payments") == 1
+    assert await owner.fetchval("select count(*) from stripe_events where status = 'processed'") == 1
+
+
+async def test_all_events_of_a_life_at_once(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    events = story.whole()
+    await asyncio.gather(*(follow(event) for event in [*events, *events]))
+    assert await _ours(owner, story) == _theirs(story)
+
+
+class SlowLook(StripeClient):
+    """Looks at once, and comes back with what it saw when it is let go."""
+
+    def __init__(self, of: StripeClient) -> None:
+        super().__init__(of._client, livemode=of.livemode, webhook_secrets=of.webhook_secrets)
+        self.looked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def subscription(self, object_id: str) -> Subscription | None:
+        seen = await super().subscription(object_id)
+        self.looked.set()
+        await self.go.wait()
+        return seen
+
+
+async def test_an_older_look_does_not_overwrite_a_newer_one(
+    follow: Attempt, stripe: StripeClient, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    *_, updated, _ = story.begin()
+    slow = SlowLook(stripe)
+    async with asyncio.TaskGroup() as workers:
+        payload = StripeWebhook.model_validate(updated)
+        late = workers.create_task(stripe_webhook(payload, job=a_job(updated), stripe=slow, db=db))
+        await slow.looked.wait()
+        for deleted in story.cancel():
+            await follow(deleted)
+        slow.go.set()
+    assert late.result() == {"event": "processed"}
+    assert await owner.fetchval("select status from user_subscriptions") == "canceled"
+
+
+class Died(Exception):
+    pass
+
+
+class Fuse:
+    """Lets so many calls to the outside happen, and kills the worker right after the last of them."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def burn(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Died
+
+
+class DyingClient(StripeClient):
+    def __init__(self, of: StripeClient, fuse: Fuse) -> None:
+        super().__init__(of._client, livemode=of.livemode, webhook_secrets=of.webhook_secrets)
+        self.fuse = fuse
+
+    async def subscription(self, object_id: str) -> Subscription | None:
+        seen = await super().subscription(object_id)
+        self.fuse.burn()
+        return seen
+
+    async def invoice(self, object_id: str) -> Invoice | None:
+        seen = await super().invoice(object_id)
+        self.fuse.burn()
+        return seen
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4], ids=["noted", "invoice seen", "subscription seen", "written"])
+async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(
+    follow: Attempt,
+    stripe: StripeClient,
+    db: Database,
+    double: StripeDouble,
+    user_id: UUID,
+    owner: Owner,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    paid = story.begin()[4]
+    fuse = Fuse(calls)
+
+    async def dying_call(db: Database, function: str, **arguments: object) -> Mapping[str, object]:
+        answer = await call(db, function, **arguments)
+        fuse.burn()
+        return answer
+
+    monkeypatch.setattr(file, "call", dying_call)
+    with pytest.raises(Died):
+        await stripe_webhook(
+            StripeWebhook.model_validate(paid), job=a_job(paid), stripe=DyingClient(stripe, fuse), db=db
+        )
+    monkeypatch.undo()
+    assert await owner.fetchval("select status from stripe_events") == (
+        "processed" if calls == 4 else "received"
+    )
+    assert await follow(paid) == {"event": "processed"}
+    assert await _ours(owner, story) == _theirs(story)
+    assert await owner.fetchval("select count(*) from payments") == 1

@@ -1,0 +1,227 @@
+"""What cannot be followed ends by name, what may pass is tried again, and no text carries what was paid for."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+import pytest
+import stripe as library
+from pydantic import ValidationError
+
+from devstack.stripe import DROPPED, StripeDouble
+from handlers.clients.database import CallFailed, Database, call
+from handlers.clients.stripe import StripeClient
+from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser
+from listener import Reject, RetryAfter
+from tests.handlers.conftest import Attempt, Json, Owner
+
+AT_ONCE = {"Stripe-Should-Retry": "false"}
+"""Tells the library not to try again by itself within the call."""
+
+
+@pytest.fixture
+def created(double: StripeDouble, user_id: UUID) -> Json:
+    *_, event = double.story(user_id, tells_user="subscription").create()
+    assert event["type"] == "customer.subscription.created"
+    return event
+
+
+async def test_an_event_of_the_other_mode_is_rejected_by_name(
+    follow: Attempt, created: Json, owner: Owner
+) -> None:
+    with pytest.raises(Reject, match="live mode, but STRIPE_SECRET_KEY is of test mode"):
+        await follow({**created, "livemode": True})
+    assert await owner.fetchval("select count(*) from stripe_events") == 0
+
+
+async def test_a_thin_event_is_rejected_by_name(follow: Attempt) -> None:
+    with pytest.raises(Reject, match="thin event"):
+        await follow({"id": "evt_1", "object": "v2.core.event", "type": "v1.customer.created"})
+
+
+async def test_an_event_that_nobody_needs_is_noted_as_ignored_and_completed(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    customer, *_ = double.story(user_id).create()
+    assert await follow(customer) == {"event": "ignored"}
+    assert double.requests == []
+    noted = await owner.fetchrow("select * from stripe_events")
+    assert noted is not None
+    assert (noted["id"], noted["status"], noted["object_id"]) == (
+        customer["id"],
+        "ignored",
+        customer["data"]["object"]["id"],
+    )
+    assert noted["job_key"].startswith("payment-1-")
+
+
+async def test_an_event_that_was_ignored_is_followed_once_a_handler_knows_its_type(
+    follow: Attempt, db: Database, created: Json
+) -> None:
+    row = {
+        "id": created["id"], "type": created["type"], "livemode": False, "job_key": "k", "handled": False,
+        "sent_at": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    assert (await call(db, "receive_stripe_event", event=row))["status"] == "ignored"
+    assert await follow(created) == {"event": "processed"}
+
+
+async def test_an_object_that_is_gone_is_skipped_with_a_note(
+    follow: Attempt, double: StripeDouble, created: Json, owner: Owner
+) -> None:
+    double.books.subscriptions.clear()
+    assert await follow(created) == {"event": "skipped"}
+    assert await owner.fetchval("select note from stripe_events") == "Stripe has no such object (any more)."
+
+
+async def test_an_event_without_an_object_to_look_up_is_skipped(follow: Attempt, created: Json) -> None:
+    del created["data"]["object"]["id"]
+    assert await follow(created) == {"event": "skipped"}
+
+
+async def test_an_event_that_is_ahead_of_the_one_that_names_the_user_is_tried_again(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    *_, paid, _alias, _active, checkout = double.story(user_id).begin()
+    with pytest.raises(UnknownUser, match="client_reference_id"):
+        await follow(paid)
+    assert await owner.fetchval("select status from stripe_events") == "received"
+    assert await owner.fetchval("select count(*) from billing_customers") == 0
+    await follow(checkout)
+    assert await follow(paid) == {"event": "processed"}
+    assert await owner.fetchval("select user_id from payments") == user_id
+
+
+async def test_a_user_id_that_is_no_uuid_names_nobody(
+    follow: Attempt, double: StripeDouble, created: Json
+) -> None:
+    (subscription,) = double.books.subscriptions.values()
+    subscription["metadata"] = {"user_id": "123"}
+    with pytest.raises(UnknownUser):
+        await follow(created)
+
+
+async def test_a_deleted_customer_still_has_a_known_user(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="customer")
+    for event in story.begin():
+        await follow(event)
+    double.books.customers[story.customer["id"]] = {
+        "id": story.customer["id"], "object": "customer", "deleted": True,
+    }  # fmt: skip
+    for event in story.cancel():
+        await follow(event)
+    assert await owner.fetchval("select status from user_subscriptions") == "canceled"
+
+
+REJECTED = {
+    400: "did not understand our request for a Subscription",
+    401: "check STRIPE_SECRET_KEY",
+    403: "check STRIPE_SECRET_KEY",
+}
+
+
+@pytest.mark.parametrize(("status", "said"), REJECTED.items(), ids=[str(status) for status in REJECTED])
+async def test_what_no_retry_mends_is_rejected_with_the_mend(
+    follow: Attempt, double: StripeDouble, created: Json, status: int, said: str
+) -> None:
+    double.fail_next("/v1/subscriptions", status)
+    with pytest.raises(Reject, match=said) as rejected:
+        await follow(created)
+    assert double.api_key not in str(rejected.value)
+
+
+PASSING: dict[int, type[Exception]] = {
+    429: library.RateLimitError,
+    500: library.APIError,
+    503: library.APIError,
+}
+
+
+@pytest.mark.parametrize(("status", "error"), PASSING.items(), ids=[str(status) for status in PASSING])
+async def test_what_may_pass_is_tried_again_by_the_table(
+    follow: Attempt, double: StripeDouble, created: Json, owner: Owner, status: int, error: type[Exception]
+) -> None:
+    double.fail_next("/v1/subscriptions", status, headers=AT_ONCE)
+    with pytest.raises(error):
+        await follow(created)
+    assert await owner.fetchval("select status from stripe_events") == "received"
+    assert await follow(created) == {"event": "processed"}
+
+
+async def test_a_rate_limit_that_names_its_end_is_waited_for(
+    follow: Attempt, double: StripeDouble, created: Json
+) -> None:
+    double.fail_next("/v1/subscriptions", 429, headers={"Retry-After": "17"})
+    with pytest.raises(RetryAfter) as later:
+        await follow(created)
+    assert later.value.delay == timedelta(seconds=17)
+
+
+async def test_a_short_failure_is_over_within_the_call(
+    follow: Attempt, double: StripeDouble, created: Json
+) -> None:
+    double.fail_next("/v1/subscriptions", DROPPED)
+    assert await follow(created) == {"event": "processed"}
+    assert len(double.requests) == 2
+
+
+async def test_only_our_database_is_written_to(follow: Attempt, double: StripeDouble, user_id: UUID) -> None:
+    for event in double.story(user_id, tells_user="subscription").whole():
+        await follow(event)
+    assert {request.method for request in double.requests} == {"GET"}
+
+
+async def test_no_error_quotes_the_event(
+    follow: Attempt, double: StripeDouble, stripe: StripeClient, db: Database, created: Json, owner: Owner
+) -> None:
+    values = {value for value in _leaves(created) if len(value) >= 6 and value not in created["type"]}
+    assert any(value.startswith("cus_") for value in values)
+    (subscription,) = double.books.subscriptions.values()
+    said: list[str] = []
+
+    async def fails() -> None:
+        try:
+            await follow(created)
+        except Exception as error:
+            said.append(f"{error} {error!r}")
+        else:
+            pytest.fail("this should not have worked")
+
+    for status in (400, 401, 403, 429, 500):
+        double.fail_next("/v1/subscriptions", status, headers=AT_ONCE)
+        await fails()
+    subscription["metadata"] = {}
+    await fails()
+    subscription |= {"metadata": {"user_id": created["id"][4:]}, "status": "a status of next year"}
+    await fails()
+    subscription["status"] = {"of": subscription["customer"]}
+    await fails()
+    await owner.execute("drop table payments, subscriptions cascade")
+    subscription["status"] = "active"
+    await fails()
+    stripe.livemode = True
+    await fails()
+    with pytest.raises(ValidationError) as invalid:
+        StripeWebhook.model_validate({**created, "id": created["data"]})
+    said.append(str(invalid.value))
+    for text in said:
+        assert not [value for value in values if value in text], text
+
+
+def _leaves(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in cast("Json", value).values():
+            yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in cast("list[object]", value):
+            yield from _leaves(inner)
+    else:
+        yield str(value)
+
+
+async def test_a_refused_call_says_which_function_and_why(db: Database) -> None:
+    with pytest.raises(CallFailed, match=r"no_such_function: .*\(PGRST202\)"):
+        await call(db, "no_such_function")

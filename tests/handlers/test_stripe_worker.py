@@ -1,0 +1,128 @@
+"""From Stripe's delivery at our door, or a row that a producer inserts, to the subscription: a whole worker at work."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import aiohttp
+import pytest
+
+from devstack.stripe import StripeDouble
+from handlers.clients.database import Database
+from listener.config import read_config
+from listener.registry import load
+from listener.service import Plan, Service
+from tests.handlers.conftest import Json, Owner
+from tests.waiting import until
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def door(environment: dict[str, str]) -> AsyncIterator[str]:
+    """The URL of a process that receives webhooks and runs payment jobs."""
+    registry = load("handlers", ["payment"])
+    config = read_config(environment, [*registry.handler_settings, *registry.webhook_settings])
+    port = free_port()
+    service = Service(config, registry, Plan(["payment"], port=port, schedules=False))
+    async with running(service):
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.run())
+        await until(
+            "the worker is ready", lambda: not service.health().problems and service._store is not None
+        )
+        yield
+        service.stop()
+
+
+async def no_job_is_open(owner: Owner) -> bool:
+    return not await owner.fetchval("select count(*) from payment_jobs where finished_at is null")
+
+
+async def send(door: str, body: bytes, signature: str) -> tuple[int, Json]:
+    headers = {"Stripe-Signature": signature}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{door}/webhooks/stripe", data=body, headers=headers) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, (await answer.json()) if answer.status == 200 else {"said": text}
+
+
+async def test_what_stripe_delivers_at_the_door_becomes_the_users_subscription(
+    door: str, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    for event in double.story(user_id, tells_user="subscription").begin():
+        status, first = await send(door, *double.signed(event))
+        assert (status, first["created"]) == (200, True)
+        assert await send(door, *double.signed(event)) == (200, {"id": first["id"], "created": False})
+    await until("all jobs have ended", lambda: no_job_is_open(owner))
+    assert await owner.fetchval("select array_agg(distinct status) from jobs") == ["completed"]
+    assert (
+        await owner.fetchval("select status from user_subscriptions where user_id = $1", user_id) == "active"
+    )
+    results = {row[0] for row in await owner.fetch("select result ->> 'event' from jobs")}
+    assert results == {"processed", "ignored"}
+
+
+async def test_a_forged_delivery_is_refused_with_a_sentence_and_makes_no_job(
+    door: str, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    event, *_ = double.story(user_id).create()
+    status, answer = await send(door, *double.signed(event, secret="whsec_forged"))
+    assert status == 400
+    assert "signature fits none of our secrets" in answer["said"]
+    assert await owner.fetchval("select count(*) from jobs") == 0
+
+
+async def test_a_row_inserted_by_a_producer_makes_the_subscription_active(
+    door: str, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """The brief's own test, with a worker in between."""
+    event = double.story(user_id, tells_user="subscription").begin()[6]
+    await db.from_("payment_jobs").insert({"type": "stripe_webhook", "data": event}).execute()
+    await until("the job has ended", lambda: no_job_is_open(owner))
+    answer = (
+        await db.from_("user_subscriptions").select("status").eq("user_id", str(user_id)).single().execute()
+    )
+    assert answer.data == {"status": "active"}
+
+
+async def test_what_cannot_be_followed_becomes_a_dead_letter_that_says_why(
+    door: str, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    event = {**double.story(user_id).create()[3], "livemode": True}
+    await db.from_("payment_jobs").insert({"type": "stripe_webhook", "data": event}).execute()
+    await until("the job has ended", lambda: no_job_is_open(owner))
+    dead = await owner.fetchrow("select job_type, error_class, error_message, attempts from failed_jobs")
+    assert dead is not None
+    assert tuple(dead)[:2] == ("payment", "Reject")
+    assert dead["error_message"] == (
+        "Stripe sent this from live mode, but STRIPE_SECRET_KEY is of test mode and cannot see what it is about."
+    )
+    assert dead["attempts"] == 1
+
+
+async def test_a_payload_that_is_no_event_becomes_a_dead_letter_that_names_the_fields(
+    door: str, db: Database, owner: Owner
+) -> None:
+    data = {"id": "not an event", "type": 7}
+    await db.from_("payment_jobs").insert({"type": "stripe_webhook", "data": data}).execute()
+    await until("the job has ended", lambda: no_job_is_open(owner))
+    dead = await owner.fetchrow("select error_class, error_message from failed_jobs")
+    assert dead is not None
+    assert dead["error_class"] == "InvalidPayload"
+    assert "livemode" in dead["error_message"]
+    assert "not an event" not in dead["error_message"]

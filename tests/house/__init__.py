@@ -1,0 +1,1 @@
+"""The house itself: its files, its words, its commands."""

@@ -1,0 +1,164 @@
+"""What must not be read does not survive in any text that is stored or logged."""
+
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from devstack.keys import LOCAL
+from listener.redaction import Redactor
+
+# ‹ and › are ours; a word of the marks themselves would be "found" in them.
+LETTERS = string.ascii_letters + string.digits + string.punctuation + " \n\t\"'\\äß€😀"
+SECRETS = st.text(LETTERS, min_size=6, max_size=40).filter(lambda text: text not in "‹redacted›‹secret›")
+VALUES = st.text(LETTERS, min_size=8, max_size=40).filter(lambda text: text not in "‹redacted›‹secret›")
+KEYS = st.text(string.ascii_lowercase, min_size=1, max_size=3)
+
+
+@given(secrets=st.lists(SECRETS, min_size=1, max_size=4), around=st.lists(st.text(), min_size=5, max_size=5))
+def test_no_secret_survives(secrets: list[str], around: list[str]) -> None:
+    text = "".join(part + secret for part, secret in zip(around, secrets, strict=False))
+    redacted = Redactor(secrets).text(text)
+    assert not [secret for secret in secrets if secret in redacted]
+
+
+@given(secret=SECRETS, quote=st.sampled_from([repr, json.dumps, str]))
+def test_no_secret_survives_in_quotes(secret: str, quote: type[str]) -> None:
+    redacted = Redactor([secret]).text(f"refused {quote({'key': secret})}")
+    assert secret not in redacted
+    assert json.dumps(secret)[1:-1] not in redacted
+
+
+@given(secret=SECRETS, value=VALUES)
+def test_a_path_of_the_payload_carries_no_secret(secret: str, value: str) -> None:
+    assert secret not in Redactor([secret]).text(f"saw {value}", {secret: value})
+
+
+PAYLOADS = st.recursive(
+    st.none() | st.booleans() | VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def leaves(value: object) -> list[str]:
+    match value:
+        case dict():
+            return [leaf for inner in value.values() for leaf in leaves(inner)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - JSON
+        case list():
+            return [leaf for inner in value for leaf in leaves(inner)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - JSON
+        case str():
+            return [value]
+        case _:
+            return []
+
+
+@given(payload=st.dictionaries(KEYS, PAYLOADS), data=st.data())
+def test_no_value_of_the_payload_survives(payload: dict[str, object], data: st.DataObject) -> None:
+    quote = data.draw(st.sampled_from([str, repr, json.dumps]))
+    error = Redactor().error(RuntimeError(f"could not send {quote(payload)}"), payload)
+    for value in leaves(payload):
+        assert value not in error.message
+        assert value not in (error.stack or "")
+
+
+def test_a_value_is_replaced_by_its_path() -> None:
+    payload = {"user": {"name": "Alice Smith"}, "cards": ["4242424242424242"], "amount": 129900, "ok": True}
+    text = Redactor().text("Alice Smith paid 129900 with 4242424242424242", payload)
+    assert text == "‹user.name› paid ‹amount› with ‹cards[]›"
+
+
+def test_short_values_stay_since_they_would_tear_every_text_apart() -> None:
+    assert Redactor().text("try 1 of 4", {"n": 1, "m": "of"}) == "try 1 of 4"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk_" + "test_51H8abcDEF",
+        "rk_" + "live_51H8abcDEF",
+        "whsec" + "_abc/DEF+123=",
+        LOCAL.secret,
+        LOCAL.publishable,
+        LOCAL.service_role,
+        LOCAL.mint("authenticated"),
+        "SG" + ".abcdefghijklmnopqrstuv.xyz",
+        "https://discord.com/api/webhooks/123/abc-DEF_1".removeprefix("https://discord.com"),
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nMIIE and cut off",
+        "alice@example.com",
+    ],
+)
+def test_what_looks_like_a_secret_goes_unknown_as_it_is(secret: str) -> None:
+    assert secret not in Redactor().text(f"could not use {secret}")
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("postgresql://postgres:pass-word@host/db", "postgresql://‹redacted›@host/db"),
+        ("Authorization: Bearer abcdefgh12345678", "Authorization: ‹redacted›"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_the_rest_of_the_text_stays(text: str, redacted: str) -> None:
+    assert Redactor().text(text) == redacted
+
+
+class Answer(BaseModel):
+    balance: int
+    owner: str
+
+
+def test_a_validation_error_never_quotes_what_it_refused() -> None:
+    answer = {"balance": "Alice, input_type=Smith", "owner": ["x\ny"], "card": "4242"}
+    try:
+        try:
+            Answer.model_validate(answer)
+        except ValidationError as cause:
+            raise RuntimeError("the provider's answer makes no sense") from cause
+    except RuntimeError as error:
+        told = Redactor().error(error)
+        direct = Redactor().error(error.__cause__ or error)
+    assert "the provider's answer makes no sense" in told.message
+    for text in (told.stack, direct.message, direct.stack):
+        assert text is not None
+        assert "int_parsing" in text
+        assert "Alice" not in text
+        assert "Smith" not in text
+        assert "x\\ny" not in text
+
+
+def test_what_the_database_cannot_store_is_spelled_out() -> None:
+    text = Redactor().text("a\x00b\ud800c")
+    assert text == "a␀b\\ud800c"
+
+
+def test_a_stack_names_the_whole_chain_and_is_cut_to_size() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as cause:
+            raise ValueError("x" * 1_000_000) from cause
+    except ValueError as error:
+        told = Redactor().error(error)
+    assert len(told.message) == 2000
+    assert told.stack is not None
+    assert len(told.stack) == 8000
+
+
+def test_deep_and_wide_payloads_are_walked() -> None:
+    deep: dict[str, object] = {"name": "Alice Smith"}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert "Alice" not in Redactor().text("no Alice Smith", deep)
+
+
+def test_a_long_word_costs_no_time() -> None:
+    """A pattern that looks at it from each of its letters would take hours, and the event loop with it."""
+    word = "x" * 1_000_000
+    assert Redactor().text(word) == word
+    assert Redactor().text(f"{'a.b-' * 10_000}c@example.com, alice@example.com") == "‹redacted›, ‹redacted›"

@@ -1,0 +1,99 @@
+"""A subscription against the development stack: real rows, the real publication, the store's own canary."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from devstack.gateway import Gateway
+from listener.events import Deaf
+from listener.jobs import NewJob, WokenBy
+from listener.store import Store, connected
+from tests.listener.hearing import PATIENCE, listening, quick
+
+pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
+
+Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass(eq=False)
+class Stack:
+    """The gateway with one key, as a worker knows it."""
+
+    url: str
+    key: str
+    store: Store
+    canaries: int = 0
+    third: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def canary(self, token: str) -> None:
+        await self.store.canary(token)
+        self.canaries += 1
+        if self.canaries == 3:
+            self.third.set()
+
+
+@pytest.fixture(params=["secret", "service_role"])
+async def stack(gateway: Gateway, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
+    key = str(getattr(gateway.keys, request.param))
+    async with connected(gateway.url, key, "test") as store:
+        yield Stack(gateway.url, key, store)
+
+
+async def test_it_hears_the_rows_of_its_queues_and_its_canaries(stack: Stack, owner: Owner) -> None:
+    async with listening(stack, timings=quick(canary=0.05)) as ears:
+        assert await ears.all_woken() == {WokenBy.JOINED}
+        await stack.store.enqueue([NewJob("payment", "anything", {"secret": "x"})])
+        assert await ears.woken("payment") is WokenBy.REALTIME
+        await owner.execute("insert into jobs (queue, type) values ('alerts', 'one'), ('broker', 'other')")
+        # The server looks at once only after what was written through it; these rows were not.
+        await stack.store.enqueue([NewJob("alerts", "anything")])
+        assert await ears.woken("broker") is WokenBy.REALTIME
+        async with asyncio.timeout(PATIENCE):
+            await stack.third.wait()
+        assert ears.subscription.epochs == 1
+        assert not ears.told(Deaf)
+
+
+async def test_silent_deafness_is_noticed_and_healed(stack: Stack, gateway: Gateway) -> None:
+    async with listening(stack, timings=quick(canary=0.05, canary_back=1)) as ears:
+        await ears.all_woken()
+        gateway.faults.deaf = True
+        await stack.store.enqueue([NewJob("payment", "unheard")])
+        assert "canary not heard" in (await ears.deaf()).reason
+        gateway.faults.deaf = False
+        await ears.hearing(2)
+        assert await ears.all_woken() == {WokenBy.JOINED}
+
+
+async def test_realtime_switched_off_and_on(stack: Stack, gateway: Gateway) -> None:
+    async with listening(stack, timings=quick(again_cap=0.05)) as ears:
+        await ears.all_woken()
+        gateway.faults.realtime_off = True
+        await ears.deaf(4)
+        assert ears.subscription.deaf_for > timedelta()
+        gateway.faults.realtime_off = False
+        await ears.hearing(2)
+        assert await ears.all_woken() == {WokenBy.JOINED}
+
+
+async def test_a_table_outside_the_publication_is_named_with_its_mend(stack: Stack, owner: Owner) -> None:
+    await owner.execute("alter publication supabase_realtime drop table broker_jobs")
+    async with listening(stack) as ears:
+        mend = "alter publication supabase_realtime add table public.broker_jobs"
+        assert (await ears.deaf()).reason == f"broker_jobs cannot be listened to: {mend}"
+        await owner.execute(mend)
+        await ears.hearing()
+        await stack.store.enqueue([NewJob("broker", "anything")])
+        await ears.all_woken()
+
+
+async def test_another_key_is_refused(gateway: Gateway) -> None:
+    async with connected(gateway.url, gateway.keys.service_role, "test") as store:
+        stranger = Stack(gateway.url, "a.wrong.key", store)
+        async with listening(stranger) as ears:
+            assert (await ears.deaf()).reason.startswith("the key is refused (HTTP 40")

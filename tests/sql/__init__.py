@@ -1,0 +1,1 @@
+"""The queue's functions, called directly: what a job's life is when nothing but SQL takes part."""
