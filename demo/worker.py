@@ -32,7 +32,7 @@ class Told:
     @property
     def duration_ms(self) -> float:
         """How long the handler ran."""
-        return float(str(self.facts["duration"]).removesuffix("s")) * 1000
+        return cast("float", self.facts["duration_seconds"]) * 1000
 
 
 @asynccontextmanager

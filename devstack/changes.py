@@ -276,7 +276,10 @@ def _filters(group: _Group) -> list[Filter]:
 def _ids(
     subscription: Subscription, change: Change, columns: Columns, holding: set[Filter] | None = None
 ) -> list[int]:
-    """The ids of the bindings with these columns that the change answers; without `holding` the filters are not looked at."""
+    """The ids of the bindings with these columns that the change answers.
+
+    Without `holding`, the filters that hold, filters are not looked at.
+    """
     return sorted(
         {
             binding.id

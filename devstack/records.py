@@ -41,6 +41,7 @@ join pg_catalog.pg_type as t on t.oid = a.atttypid
 left join unnest($2::text[]) with ordinality as p (name, position) on p.name = a.attname
 left join pg_catalog.pg_index as i on i.indrelid = a.attrelid and i.indisprimary
 left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = 's'
+  and p.position is null
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
   and (p.position is not null or a.attgenerated = 's')
 order by a.attnum
@@ -50,7 +51,7 @@ order by a.attnum
 @dataclass(frozen=True, slots=True)
 class Field:
     """A column as the database knows it now. `position` is its place in the log's rows; None for a generated
-    column, which the log leaves out and `expression` computes."""
+    column that the log leaves out and `expression` computes."""
 
     name: str
     type: str

@@ -25,7 +25,8 @@ from devstack.stripe_story import API_VERSION, Books, Clock, Event, Json, Story,
 API_KEY: Final = "sk_test_devstack"
 WEBHOOK_SECRET: Final = "whsec_devstack"
 VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(\.\w+)?")
-ERROR_CODES: Final = {402: "card_declined", 404: "resource_missing", 429: "rate_limit"}
+ERROR_CODES: Final = {402: "card_declined", 429: "rate_limit"}
+MISSING: Final = "resource_missing"
 EXPANDABLE: Final = {"customer": "customers", "subscription": "subscriptions", "latest_invoice": "invoices"}
 DROPPED: Final = 0
 """As a status for `fail_next`: no answer, the connection breaks."""
@@ -53,9 +54,11 @@ class _Fault:
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+    def __init__(
+        self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.code = status, kind, code
 
 
 class StripeDouble:
@@ -159,7 +162,7 @@ class StripeDouble:
                 )
             return _answered(answer, {"Idempotent-Replayed": "true"})
         except _Refused as refused:
-            return _error(refused.status, refused.kind, str(refused))
+            return _error(refused.status, refused.kind, str(refused), refused.code)
 
     def _next_fault(self, path: str) -> _Fault | None:
         for fault in self._faults:
@@ -218,7 +221,7 @@ class StripeDouble:
 
 def _there(shelf: Mapping[str, Json], wanted: str) -> Json:
     if wanted not in shelf:
-        raise _Refused(404, f"No such object: '{wanted}'")
+        raise _Refused(404, f"No such object: '{wanted}'", code=MISSING)
     return shelf[wanted]
 
 
@@ -240,23 +243,24 @@ def _answered(answer: Json | bytes, headers: Mapping[str, str] | None = None) ->
     )
 
 
-def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    error = {"type": kind, "message": message, "code": ERROR_CODES.get(status)}
-    shown = {name: value for name, value in error.items() if value is not None}
-    response = _answered({"error": shown}, headers)
+def _error(
+    status: int, kind: str, message: str, code: str | None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    error = {"type": kind, "message": message, "code": code}
+    response = _answered({"error": {name: text for name, text in error.items() if text is not None}}, headers)
     response.set_status(status)
     return response
 
 
 def _failed(fault: _Fault) -> web.Response:
-    kind = (
-        "card_error"
-        if fault.status == 402
-        else "api_error"
-        if fault.status >= 500
-        else "invalid_request_error"
+    kind = "invalid_request_error"
+    if fault.status == 402:
+        kind = "card_error"
+    elif fault.status >= 500:
+        kind = "api_error"
+    return _error(
+        fault.status, kind, "This failure was ordered.", ERROR_CODES.get(fault.status), fault.headers
     )
-    return _error(fault.status, kind, "This failure was ordered.", fault.headers)
 
 
 def _broken(request: web.Request) -> web.Response:

@@ -74,8 +74,6 @@ class Attempt:
 
     async def run(self) -> Outcome | None:
         """The outcome to record, or None when the job is no longer ours. Raises nothing but foreign cancellation."""
-        if self._why is not None:
-            return self._stopped(self._why)  # before it began
         self._task = asyncio.current_task()
         self.started = time.monotonic()
         try:
@@ -94,6 +92,8 @@ class Attempt:
             self.duration = timedelta(seconds=time.monotonic() - self.started)
 
     async def _run(self) -> Outcome:
+        if self._why is not None:
+            raise asyncio.CancelledError  # told to stop before it began
         try:
             payload = self._handler.payload.model_validate(self.job.data)
         except ValidationError as error:

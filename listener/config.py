@@ -90,15 +90,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _url_problem(url: str) -> str | None:
+    wrong = f"{SUPABASE_URL.name} must look like https://your-project.supabase.co. Find it here: {WHERE_KEYS}"
     try:
         parts = urlsplit(url)
         is_origin = parts.scheme in {"http", "https"} and parts.port != 0 and "@" not in parts.netloc
     except ValueError:  # a bracket or a port that is none
-        is_origin = False
+        return wrong
     if not is_origin or not parts.hostname:
-        return (
-            f"{SUPABASE_URL.name} must look like https://your-project.supabase.co. Find it here: {WHERE_KEYS}"
-        )
+        return wrong
     if parts.path or parts.query:
         return f"{SUPABASE_URL.name} must end after the host: leave {parts.path or '?' + parts.query} out."
     if parts.scheme == "http" and not is_loopback(parts.hostname):

@@ -147,8 +147,9 @@ class Epoch:
             # A peer that stopped reading can hold up a polite close for ever; an abort asks nobody.
             if socket is not None:
                 socket.transport.abort()
-                await socket.wait_closed()
             await _put_away(tasks | self._tasks())
+            if socket is not None:
+                await socket.wait_closed()
 
     def _tasks(self) -> set[Task]:
         """All tasks that the client has begun, in every corner where it keeps some."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from loguru import Message
 
 
+_IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
+
+
 class Metrics:
     """Receives every fact. Counts are since the process began."""
 
@@ -39,23 +42,31 @@ class Metrics:
             sys.stderr.write(f"could not log {type(event).__name__}: {type(error).__name__}\n")
 
     def _tell(self, event: e.Event) -> None:  # noqa: C901 - one case per fact, none of them complex
+        clean = self._redactor.text  # for words that are not our own
         match event:
             case e.Finished():
                 self._finished(event)
             case e.Started(worker_id, queues, types, took):
                 served = f"serving {', '.join(queues)}" if queues else "door only"
-                self._log("INFO", f"started, {served} ({', '.join(types)})", worker_id=worker_id, took=took)
+                self._log(
+                    "INFO",
+                    f"started, {served} ({', '.join(types)})",
+                    worker_id=worker_id,
+                    took_seconds=_seconds(took),
+                )
             case e.DoorOpen(url):
                 self._log("INFO", "door open", url=url)
             case e.Claimed(queue, woken_by, count, waited):
                 self.counts[f"claimed by {woken_by}"] += count
-                self._log("DEBUG", f"{queue}: claimed {count}", woken_by=woken_by, waited=waited)
+                self._log(
+                    "DEBUG", f"{queue}: claimed {count}", woken_by=woken_by, waited_seconds=_seconds(waited)
+                )
             case e.MissedWakeup(queue, count, waited):
                 self.counts["missed wake-ups"] += count
                 self._log(
                     "WARNING",
                     f"{queue}: a sweep found {count} due that Realtime did not announce",
-                    waited=waited,
+                    waited_seconds=_seconds(waited),
                 )
             case e.AttemptsLost(queue, retried, dead):
                 self.counts["attempts lost"] += retried + dead
@@ -70,15 +81,23 @@ class Metrics:
                     attempt=job.attempt,
                 )
             case e.Hearing(deaf_for):
-                self._log("INFO", "Realtime is ready", deaf_for=deaf_for)
+                self._log("INFO", "Realtime is ready", deaf_seconds=_seconds(deaf_for))
             case e.Deaf(reason, retry_in):
                 self.counts["deaf"] += 1
-                self._log("WARNING", f"deaf to Realtime: {reason}; sweeps go on", retry_in=retry_in)
+                self._log(
+                    "WARNING",
+                    f"deaf to Realtime: {clean(reason)}; sweeps go on",
+                    retry_in_seconds=_seconds(retry_in),
+                )
             case e.Unavailable(call, reason, retry_in):
                 self.counts["calls not answered"] += 1
-                self._log("WARNING", f"{call}: {reason}; nothing is lost, asking again", retry_in=retry_in)
+                self._log(
+                    "WARNING",
+                    f"{call}: {clean(reason)}; nothing is lost, asking again",
+                    retry_in_seconds=_seconds(retry_in),
+                )
             case e.Available(call, after):
-                self._log("INFO", f"{call}: the REST API answers again", after=after)
+                self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
             case e.SlotInserted(type_, slot, job_id, created):
                 how = "inserted" if created else "was there already"
                 self._log("INFO", f"schedule {type_}: slot {slot} {how} as job {job_id}")
@@ -87,27 +106,32 @@ class Metrics:
                 self._log("WARNING", text)
             case e.Swallowed(where, error):
                 self.counts["errors survived"] += 1
-                self._log("ERROR", f"{where}: {type(error).__name__}: {error}")
+                self._log("ERROR", f"{where}: {type(error).__name__}: {clean(str(error))}")
             case e.Draining(running, grace):
-                self._log("INFO", f"draining: {running} running, nothing new is claimed", grace=grace)
+                self._log(
+                    "INFO",
+                    f"draining: {running} running, nothing new is claimed",
+                    grace_seconds=_seconds(grace),
+                )
             case e.Drained(took, handed_back, abandoned):
                 text = f"drained: {handed_back} handed back, {abandoned} did not stop"
-                self._log("WARNING" if abandoned else "INFO", text, took=took)
+                self._log("WARNING" if abandoned else "INFO", text, took_seconds=_seconds(took))
 
     def _finished(self, event: e.Finished) -> None:
         job, outcome, recorded = event.job, event.outcome, event.recorded
         self.counts[outcome.kind] += 1
         level, became = "INFO", "completed"
+        clean = self._redactor.text
         match outcome:
             case Completed():
                 pass
             case Snooze(_, reason):
-                became = f"snoozed ({reason})"
+                became = f"snoozed ({clean(reason)})"
             case Cancel(reason):
-                became = f"cancelled ({reason})"
+                became = f"cancelled ({clean(reason)})"
             case Retry(error) | Dead(error):
                 level = "WARNING"
-                became = f"failed, {error.error_class}: {error.message}"
+                became = f"failed, {error.error_class}: {clean(error.message)}"
         if recorded.failed_job_id is not None:
             level, became = "ERROR", f"{became}; dead letter {recorded.failed_job_id}"
         elif recorded.run_in is not None and recorded.status == "pending":
@@ -122,10 +146,10 @@ class Metrics:
             job_id=job.id,
             type=job.type,
             attempt=job.attempt,
-            duration=event.duration,
+            duration_seconds=_seconds(event.duration),
             outcome=outcome.kind,
-            answer=recorded.answer,
-            woken_by=event.woken_by,
+            answer=recorded.answer.value,
+            woken_by=event.woken_by.value,
         )
 
     def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:
@@ -139,8 +163,7 @@ class Metrics:
                 )
 
     def _log(self, level: str, text: str, **facts: object) -> None:
-        plain = {name: _plain(value) for name, value in facts.items()}
-        logger.bind(**plain).log(level, self._redactor.text(text).replace("\n", " "))
+        logger.bind(**facts).log(level, text.replace("\n", " "))
 
 
 def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
@@ -170,11 +193,10 @@ class _Foreign(logging.Handler):
 
 def _sentence(message: "Message") -> str:
     record = message.record
-    facts = "  ".join(f"{name}={value}" for name, value in record["extra"].items())
-    return (
-        f"{record['time']:HH:mm:ss.SSS} {record['level'].name:<7} {record['message']}  {facts}".rstrip()
-        + "\n"
-    )
+    told = {name: value for name, value in record["extra"].items() if name not in _IN_THE_SENTENCE}
+    facts = "  ".join(f"{name}={value}" for name, value in told.items())
+    line = f"{record['time']:HH:mm:ss.SSS} {record['level'].name:<7} {record['message']}  {facts}"
+    return line.rstrip() + "\n"
 
 
 def _json(message: "Message") -> str:
@@ -183,6 +205,5 @@ def _json(message: "Message") -> str:
     return json.dumps(words | record["extra"], default=str, ensure_ascii=False) + "\n"
 
 
-def _plain(value: object) -> object:
-    """A fact as it is written: durations in seconds."""
-    return f"{value.total_seconds():.3f}s" if isinstance(value, timedelta) else value
+def _seconds(duration: timedelta) -> float:
+    return round(duration.total_seconds(), 3)

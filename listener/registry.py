@@ -12,6 +12,7 @@ its type. Whatever does not fit this shape is an error at start that names the f
 import importlib
 import inspect
 import pkgutil
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -176,6 +177,8 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
             f"No handler serves the queue {queue!r}: add one at {package}/{queue}/, or leave it out of --queues."
             for queue in sorted(wanted - known)
         ]
+    paths = Counter(one.path for one in webhooks)
+    problems += [f"Two webhooks answer on {path}: keep one." for path, count in paths.items() if count > 1]
     resources = _resolve(
         handlers.values(), resources_in(importlib.import_module(f"{package}.resources")), problems
     )
@@ -211,7 +214,10 @@ def _inspect(function: Function, module: ModuleType) -> Handler:
         raise wrong(f"the handler is for the queue {queue!r}, but lives in {family}/; move it to {queue}/.")
     if not inspect.iscoroutinefunction(function):
         raise wrong(f"{name} must be an `async def`.")
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise wrong(f"{name} is annotated with {error.name!r}, which cannot be resolved at run time.") from error
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
         raise wrong(f"{name} must take its payload first.")
@@ -243,7 +249,7 @@ def _resolve(
                 needed[wanted] = offered[wanted]
             else:
                 problems.append(
-                    f"{one.queue}/{one.type} asks for `{name}: {wanted.__name__}`, which no @resource provides."
+                    f"{one.queue}/{one.type} asks for `{name}: {getattr(wanted, '__name__', wanted)}`, which no @resource provides."
                 )
     return tuple(needed.values())
 

@@ -9,7 +9,8 @@ One epoch (`epoch.py`: one throw-away client) after the other, without end:
     connect, join ── ready: ring all ── INSERT: ring one … ── any anomaly, lost canary, old age ── close, wait
 
 The canary is the only proof of hearing. A server can go on answering heartbeats and stream nothing, so now and
-then a row is inserted that only this process listens for; when it does not come back, the epoch is over.
+then a row is inserted that only this process listens for; when it does not come back, the epoch is over. So
+silence is noticed within 64 s (1.2 canaries and the wait for it), and all other trouble within a second or two.
 
 A new epoch begins after the old one is closed. Beginning it before would spare about a second of deafness a day,
 at the price of two clients that must agree on who is heard; the look after "ready" makes good for that second.

@@ -99,7 +99,9 @@ async def _look(kind: type[Found], request: Awaitable[stripe.StripeObject]) -> F
         with _explained():
             found = await request
     except stripe.InvalidRequestError as error:
-        if error.http_status == 404:
+        if (
+            error.code == "resource_missing"
+        ):  # not any 404: a wrong address would look like objects that are gone
             return None
         raise Reject(
             f"Stripe did not understand our request for a {kind.__name__} (HTTP {error.http_status}, "

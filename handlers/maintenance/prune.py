@@ -1,6 +1,6 @@
 """Throws old rows away: finished jobs after a week, dead letters after three months."""
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from handlers.clients.database import Database, call
 from listener import Payload, Queue, handler
@@ -16,17 +16,31 @@ class Prune(Payload):
     failed_days: float = Field(default=90, ge=0)
 
 
+class Pruned(BaseModel):
+    """What went, by table."""
+
+    jobs: int = 0
+    failed_jobs: int = 0
+    stale_outcomes: int = 0
+    more: bool
+
+    def plus(self, later: "Pruned") -> "Pruned":
+        """Both together; only the later one knows whether more is left."""
+        return Pruned(
+            jobs=self.jobs + later.jobs,
+            failed_jobs=self.failed_jobs + later.failed_jobs,
+            stale_outcomes=self.stale_outcomes + later.stale_outcomes,
+            more=later.more,
+        )
+
+
 @handler(Queue.MAINTENANCE)
 async def prune(payload: Prune, *, db: Database) -> dict[str, object]:
     """Calls `prune` until nothing old is left. The result counts what went, and `more` says whether some stayed."""
-    gone = {"jobs": 0, "failed_jobs": 0, "stale_outcomes": 0}
-    more = True
+    total = Pruned(more=True)
     for _ in range(ROUNDS):
-        answer = await call(
-            db, "prune", completed_days=payload.completed_days, failed_days=payload.failed_days
-        )
-        for kind in gone:
-            gone[kind] += int(str(answer[kind]))
-        if not (more := bool(answer["more"])):
+        days = {"completed_days": payload.completed_days, "failed_days": payload.failed_days}
+        total = total.plus(Pruned.model_validate(await call(db, "prune", **days)))
+        if not total.more:
             break
-    return {**gone, "more": more}
+    return total.model_dump()

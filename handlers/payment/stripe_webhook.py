@@ -93,6 +93,7 @@ class StripeWebhook(
 
 
 GONE = "Stripe has no such object (any more)."
+NOT_OURS = "This checkout was for no subscription, and names no user."
 
 
 class UnknownUser(Exception):
@@ -109,9 +110,9 @@ async def stripe_webhook(
     received = await call(db, "receive_stripe_event", event=_event_row(event, job, handled=look is not None))
     if look is None or received["status"] != "received":
         return {"event": received["status"]}
-    seen = await look(stripe, event.data.object.id) if event.data.object.id else None
-    if seen is None:
-        ended = await call(db, "skip_stripe_event", event_id=event.id, note=GONE)
+    seen = await look(stripe, event.data.object.id) if event.data.object.id else GONE
+    if isinstance(seen, str):
+        ended = await call(db, "skip_stripe_event", event_id=event.id, note=seen)
     else:
         ticket = received["ticket"]
         ended = await call(db, "apply_stripe_event", event_id=event.id, ticket=ticket, seen=seen)
@@ -177,39 +178,47 @@ def _mode(live: bool) -> str:
 Seen = dict[str, object]
 """What `apply_stripe_event` takes: customer, subscription, payment, by the names of the tables' columns."""
 
+WhyNothing = str
+"""Why a look leads to nothing: the note of an event that is skipped."""
+
 
 async def _look_at_subscription(
     stripe: StripeClient, object_id: str, told: UUID | None = None
-) -> Seen | None:
+) -> Seen | WhyNothing:
     """`told` is the user that another object names; what the subscription itself says goes first."""
     subscription = await stripe.subscription(object_id)
     if subscription is None:
-        return None
+        return GONE
     return {
         "customer": _customer(subscription.customer, subscription.metadata.user_id or told),
         "subscription": _subscription_row(subscription),
     }
 
 
-async def _look_at_invoice(stripe: StripeClient, object_id: str) -> Seen | None:
+async def _look_at_invoice(stripe: StripeClient, object_id: str) -> Seen | WhyNothing:
     invoice = await stripe.invoice(object_id)
     if invoice is None:
-        return None
-    told = invoice.metadata.user_id
-    of = await _look_at_subscription(stripe, invoice.subscription, told) if invoice.subscription else None
-    return (of or {"customer": _customer(invoice.customer, told)}) | {"payment": _payment_row(invoice)}
+        return GONE
+    told, payment = invoice.metadata.user_id, _payment_row(invoice)
+    if invoice.subscription is not None:
+        seen = await _look_at_subscription(stripe, invoice.subscription, told)
+        if not isinstance(seen, str):
+            return seen | {"payment": payment}
+    return {"customer": _customer(invoice.customer, told), "payment": payment}
 
 
-async def _look_at_checkout(stripe: StripeClient, object_id: str) -> Seen | None:
+async def _look_at_checkout(stripe: StripeClient, object_id: str) -> Seen | WhyNothing:
     session = await stripe.checkout_session(object_id)
     if session is None:
-        return None
-    told = session.user_id
-    of = await _look_at_subscription(stripe, session.subscription, told) if session.subscription else None
-    return of or {"customer": _customer(session.customer, told)}
+        return GONE
+    if session.subscription is not None:
+        return await _look_at_subscription(stripe, session.subscription, session.user_id)
+    if session.customer is None or session.user_id is None:
+        return NOT_OURS
+    return {"customer": _customer(session.customer, session.user_id)}
 
 
-Look = Callable[[StripeClient, str], Awaitable[Seen | None]]
+Look = Callable[[StripeClient, str], Awaitable[Seen | WhyNothing]]
 LOOKS: dict[str, Look] = {
     "checkout.session.completed": _look_at_checkout,
     "checkout.session.async_payment_succeeded": _look_at_checkout,

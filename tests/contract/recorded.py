@@ -29,7 +29,10 @@ class Reply:
     @property
     def code(self) -> str | None:
         """The error code, if it is an error."""
-        return str(self.body["code"]) if isinstance(self.body, dict) and "code" in self.body else None
+        try:
+            return str(self.body["code"])
+        except (TypeError, KeyError):
+            return None
 
 
 @dataclass(frozen=True)

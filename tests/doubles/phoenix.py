@@ -15,8 +15,6 @@ from typing import Self, cast
 
 from aiohttp import WSMsgType, web
 
-Frame = Mapping[str, object]
-
 
 @dataclass(eq=False)
 class Binding:

@@ -126,4 +126,4 @@ async def _traced(owner: Connection, job: int, attempt: int) -> bool:
     found = await owner.fetchval(
         "select count(*) from traces where job_id = $1 and attempt = $2", job, attempt
     )
-    return found == 1
+    return bool(found == 1)

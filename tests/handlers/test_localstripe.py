@@ -16,7 +16,7 @@ from aiohttp import web
 from handlers.clients.database import Database
 from handlers.clients.stripe import StripeClient
 from handlers.payment.stripe_webhook import StripeWebhook, receive, stripe_webhook
-from listener import Delivery, NewJob
+from listener import Delivery, NewJob, Reject
 from tests.handlers.conftest import Json, Owner, a_job
 from tests.handlers.local_stripe import local_stripe
 
@@ -110,6 +110,8 @@ async def _subscribe(post: Any, user_id: UUID) -> Json:
     return subscription
 
 
-async def test_what_it_does_not_have_is_none(stripe: StripeClient) -> None:
-    assert await stripe.subscription("sub_missing") is None
-    assert await stripe.invoice("in_missing") is None
+async def test_a_404_that_does_not_say_that_the_object_is_missing_is_not_believed(
+    stripe: StripeClient,
+) -> None:
+    with pytest.raises(Reject, match="HTTP 404, no code"):
+        await stripe.subscription("sub_missing")

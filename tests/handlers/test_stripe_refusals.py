@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from devstack.stripe import DROPPED, StripeDouble
 from handlers.clients.database import CallFailed, Database, call
 from handlers.clients.stripe import StripeClient
-from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser
+from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook
 from listener import Reject, RetryAfter
-from tests.handlers.conftest import Attempt, Json, Owner
+from tests.handlers.conftest import Attempt, Json, Owner, a_job
 
 AT_ONCE = {"Stripe-Should-Retry": "false"}
 """Tells the library not to try again by itself within the call."""
@@ -73,6 +73,49 @@ async def test_an_object_that_is_gone_is_skipped_with_a_note(
     double.books.subscriptions.clear()
     assert await follow(created) == {"event": "skipped"}
     assert await owner.fetchval("select note from stripe_events") == "Stripe has no such object (any more)."
+
+
+async def test_a_checkout_that_is_none_of_ours_is_skipped_with_a_note(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="nobody")
+    *_, checkout = story.begin()
+    story.session |= {"mode": "payment", "subscription": None, "customer": None}
+    assert await follow(checkout) == {"event": "skipped"}
+    note = await owner.fetchval("select note from stripe_events")
+    assert note == "This checkout was for no subscription, and names no user."
+
+
+async def test_a_checkout_without_a_subscription_still_tells_whose_customer_it_is(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id)
+    *_, checkout = story.begin()
+    story.session |= {"mode": "setup", "subscription": None}
+    assert await follow(checkout) == {"event": "processed"}
+    assert await owner.fetchval("select user_id from billing_customers") == user_id
+
+
+async def test_an_invoice_whose_subscription_is_gone_is_still_a_payment(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    paid = double.story(user_id, tells_user="customer").begin()[4]
+    double.books.subscriptions.clear()
+    assert await follow(paid) == {"event": "processed"}
+    row = await owner.fetchrow("select user_id, subscription_id, status from payments")
+    assert row is not None
+    assert tuple(row) == (user_id, None, "succeeded")
+
+
+async def test_a_wrong_address_of_the_api_is_not_taken_for_objects_that_are_gone(
+    environment: dict[str, str], created: Json, db: Database
+) -> None:
+    environment["STRIPE_API_BASE"] += "/wrong"
+    async with StripeClient.open(environment) as astray:
+        with pytest.raises(Reject, match="HTTP 404"):
+            await stripe_webhook(
+                StripeWebhook.model_validate(created), job=a_job(created), stripe=astray, db=db
+            )
 
 
 async def test_an_event_without_an_object_to_look_up_is_skipped(follow: Attempt, created: Json) -> None:

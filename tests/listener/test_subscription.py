@@ -32,6 +32,7 @@ async def test_ready_rings_every_bell(phoenix: Phoenix) -> None:
         [hearing] = ears.events
         assert isinstance(hearing, Hearing)
         assert hearing.deaf_for > timedelta()
+        await phoenix.until(lambda: phoenix.member.heartbeats == 1)
 
 
 async def test_an_insert_rings_the_bell_of_its_queue_alone(phoenix: Phoenix) -> None:

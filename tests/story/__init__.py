@@ -1,0 +1,1 @@
+"""What a newcomer is promised, done as a newcomer does it."""

@@ -1,0 +1,221 @@
+"""From a due row to a live attempt: what is handed out, to whom, in which order, and when to look again."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from tests.sql.calls import Calls, Connection
+
+MoveClock = Callable[[timedelta], Awaitable[None]]
+
+
+def ids(claimed: dict[str, object]) -> list[int]:
+    jobs = claimed["jobs"]
+    assert isinstance(jobs, list)
+    return [job["id"] for job in jobs]
+
+
+async def test_a_claimed_job_carries_what_its_handler_needs(server: Calls) -> None:
+    made = await server.insert("a", data='{"n": 1.50}', priority=3)
+
+    claimed = await server.claim(worker_id="w7", woken_by="realtime", lease_seconds=12)
+    row = await server.row(made)
+
+    [job] = claimed["jobs"]
+    assert datetime.fromisoformat(job.pop("run_at")) == row["run_at"]
+    assert datetime.fromisoformat(job.pop("created_at")) == row["created_at"]
+    assert job == {
+        "id": made,
+        "queue": "payment",
+        "type": "a",
+        "data": {"n": 1.5},
+        "user_id": None,
+        "priority": 3,
+        "attempt": 1,
+        "uncounted": 0,
+        "max_attempts": 4,
+    }
+    assert (row["status"], row["worker_id"], row["woken_by"]) == ("running", "w7", "realtime")
+    assert row["lease_expires_at"] - row["updated_at"] == timedelta(seconds=12)
+    assert claimed["lost"] == {"retried": 0, "dead": 0}
+    assert claimed["waited_seconds"] == pytest.approx(0, abs=5)
+
+
+async def test_the_order_is_priority_then_run_at_then_id(server: Calls) -> None:
+    now = datetime.now(UTC)
+    late = await server.insert(run_at=now - timedelta(seconds=1))
+    soon = await server.insert(run_at=now - timedelta(seconds=9))
+    same = await server.insert(run_at=now - timedelta(seconds=9))
+    high = await server.insert(run_at=now - timedelta(seconds=1), priority=5)
+    middle = await server.insert(run_at=now - timedelta(seconds=9), priority=2)
+
+    assert ids(await server.claim(2)) == [high, middle]
+    assert ids(await server.claim()) == [soon, same, late]
+
+
+async def test_only_known_types_of_the_one_queue_that_are_due(server: Calls) -> None:
+    await server.insert("unknown")
+    await server.insert("a", queue="broker")
+    await server.insert("a", run_at=datetime.now(UTC) + timedelta(hours=1))
+    due = await server.insert("b")
+
+    assert ids(await server.claim(types=["a", "b"])) == [due]
+
+
+async def test_next_in_seconds_says_when_to_look_again(server: Calls, move_clock: MoveClock) -> None:
+    await move_clock(timedelta())
+    assert (await server.claim())["next_in_seconds"] is None
+
+    for hours, priority in ((3, 0), (2, 9), (1, 0)):
+        await server.insert(run_at=datetime.now(UTC) + timedelta(hours=hours), priority=priority)
+    await server.insert("unknown", run_at=datetime.now(UTC) + timedelta(minutes=1))
+    assert (await server.claim())["next_in_seconds"] == pytest.approx(3600, abs=5)
+
+    await server.insert()
+    await server.insert()
+    assert (await server.claim(1))["next_in_seconds"] == 0
+    assert (await server.claim(2))["next_in_seconds"] == pytest.approx(3600, abs=5)
+
+    await move_clock(timedelta(hours=1, minutes=1))
+    assert len(ids(await server.claim(2))) == 1
+
+
+async def test_a_full_worker_takes_nothing_and_keeps_its_floor(server: Calls) -> None:
+    await server.insert()
+    floor = (await server.claim())["floor"]
+    await server.insert()
+
+    claimed = await server.claim(0, floor=floor, sweep=True)
+
+    assert claimed["jobs"] == []
+    assert claimed["floor"] == floor
+    assert claimed["next_in_seconds"] is None
+
+
+async def test_waited_seconds_is_the_longest_wait_since_due(server: Calls, move_clock: MoveClock) -> None:
+    await server.insert(run_at=datetime.now(UTC) - timedelta(days=1))
+    await server.insert(run_at=datetime.now(UTC) + timedelta(seconds=90))
+    await move_clock(timedelta(seconds=100))
+
+    assert (await server.claim())["waited_seconds"] == pytest.approx(100, abs=5)
+    assert (await server.claim())["waited_seconds"] is None
+
+
+async def test_rows_that_another_session_is_taking_are_skipped(server: Calls, owner: Connection) -> None:
+    taken = await server.insert()
+    free = await server.insert()
+    async with owner.transaction():
+        await owner.execute("select from jobs where id = $1 for update", taken)
+        assert ids(await server.claim()) == [free]
+    assert ids(await server.claim()) == [taken]
+
+
+# The floor ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_floor_hides_nothing_that_comes_now(server: Calls) -> None:
+    floor: object = None
+    for priority in (0, 5, 0, 9, 5, 7):
+        made = await server.insert(priority=priority)
+        claimed = await server.claim(floor=floor)
+        assert ids(claimed) == [made]
+        floor = claimed["floor"]
+
+
+async def test_a_row_below_the_floor_is_found_by_the_next_sweep(server: Calls) -> None:
+    await server.insert()
+    floor = (await server.claim())["floor"]
+    late = await server.insert(run_at=datetime.now(UTC) - timedelta(minutes=1))
+
+    assert ids(await server.claim(floor=floor)) == []
+    swept = await server.claim(floor=floor, sweep=True)
+
+    assert ids(swept) == [late]
+    assert [priority for priority, _ in swept["floor"]] == [0]
+
+
+async def test_the_floor_is_kept_for_each_priority(server: Calls) -> None:
+    early = datetime.now(UTC) - timedelta(minutes=5)
+    later = datetime.now(UTC) - timedelta(minutes=4)
+    high = [await server.insert(priority=9, run_at=later) for _ in range(2)]
+    low = await server.insert(priority=0, run_at=early)
+
+    first = await server.claim(1)
+    second = await server.claim(2, floor=first["floor"])
+
+    assert ids(first) == high[:1]
+    assert [[priority, datetime.fromisoformat(at)] for priority, at in first["floor"]] == [[9, later]]
+    assert ids(second) == [high[1], low]
+    assert [[p, datetime.fromisoformat(at)] for p, at in second["floor"]] == [[9, later], [0, early]]
+
+
+async def test_the_walk_in_any_portions_finds_every_row_in_order(server: Calls) -> None:
+    priorities = [n * 37 % 11 for n in range(120)]
+    made = [(await server.insert(priority=priority), priority) for priority in priorities]
+    expected = [id for id, _ in sorted(made, key=lambda job: (-job[1], job[0]))]
+
+    found: list[int] = []
+    floor: object = None
+    while len(found) < len(expected):
+        claimed = await server.claim(7, floor=floor)
+        assert claimed["jobs"], "the floor hid a row"
+        found += ids(claimed)
+        floor = claimed["floor"]
+
+    assert found == expected
+
+
+# A repeated call ------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_lost_answer_the_same_attempts_are_handed_out_again(server: Calls) -> None:
+    before, lost, other, fresh = [await server.insert() for _ in range(4)]
+    assert ids(await server.claim(1, worker_id="w")) == [before]
+    assert ids(await server.claim(1, worker_id="w")) == [lost]  # this answer never arrives
+    assert ids(await server.claim(1, worker_id="another")) == [other]
+
+    again = await server.claim(3, worker_id="w", holding=[before])
+
+    assert [(job["id"], job["attempt"]) for job in again["jobs"]] == [(lost, 1), (fresh, 1)]
+    assert (await server.row(lost))["attempt"] == 1
+
+
+async def test_what_was_lost_comes_first_and_counts_as_taken(server: Calls) -> None:
+    lost = ids(await _filled(server, 3))
+    assert ids(await server.claim(2, holding=[])) == lost[:2]
+
+
+async def _filled(server: Calls, jobs: int) -> dict[str, object]:
+    for _ in range(jobs + 2):
+        await server.insert()
+    return await server.claim(jobs)
+
+
+# Sweeps ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_reports_due_rows_that_nobody_here_knows(server: Calls) -> None:
+    for _ in range(3):
+        await server.insert("unknown")
+    await server.insert("stranger")
+    await server.insert("future", run_at=datetime.now(UTC) + timedelta(hours=1))
+    await server.insert("a")
+
+    assert (await server.claim())["unknown_types"] is None
+    assert (await server.claim(sweep=True))["unknown_types"] == {"unknown": 3, "stranger": 1}
+
+
+async def test_without_a_sweep_a_lease_that_ran_out_is_left_alone(
+    server: Calls, move_clock: MoveClock
+) -> None:
+    await server.insert()
+    await server.claim(lease_seconds=5)
+    await move_clock(timedelta(seconds=10))
+    assert (await server.claim())["jobs"] == []
+
+
+async def test_a_negative_number_of_jobs_is_an_error(server: Calls) -> None:
+    with pytest.raises(asyncpg.PostgresError):
+        await server.claim(-1, holding=[])
