@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias, cast
 
 import asyncpg
+from supabase import AsyncClient, acreate_client
 
 from bench.stack import Stack, running_stack, running_worker
 from devstack.keys import LOCAL
-from supabase import AsyncClient, acreate_client
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

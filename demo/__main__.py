@@ -13,6 +13,7 @@ import sys
 from contextlib import AsyncExitStack, suppress
 
 import asyncpg
+from supabase import acreate_client
 
 from demo.story import Story
 from demo.worker import worker_process
@@ -21,7 +22,6 @@ from devstack.keys import LOCAL
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
 from devstack.stripe import StripeDouble
 from listener.migrate import migrate, migrations
-from supabase import acreate_client
 
 API_PORT, DATABASE_PORT = 54321, 54322
 

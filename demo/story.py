@@ -9,11 +9,12 @@ from functools import partial
 from typing import cast
 from uuid import uuid4
 
+from supabase import AsyncClient
+
 from demo.clock import Connection, move_clock
 from demo.worker import ROOT, Told
 from devstack.stripe import StripeDouble
 from devstack.stripe_story import Event
-from supabase import AsyncClient
 
 _PATIENCE_SECONDS = 30
 

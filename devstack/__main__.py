@@ -28,12 +28,13 @@ STOP_SECONDS: Final = 30.0
 
 def main() -> None:
     """Runs one command; exits 1 with a sentence when it cannot be done."""
-    options = _arguments().parse_args()
+    words = sys.argv[1:] or ["start"]
+    options = _arguments().parse_args(words)
     project = Path.cwd()
     data = cast(Path | None, options.data) or _default_data(project)
     try:
         if options.command == "start":
-            _start(options, project, data)
+            _start(options, words, project, data)
         elif options.command == "stop":
             _stop(data)
         else:
@@ -57,9 +58,9 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _start(options: argparse.Namespace, project: Path, data: Path) -> None:
+def _start(options: argparse.Namespace, words: list[str], project: Path, data: Path) -> None:
     if options.detach:
-        _start_detached(data)
+        _start_detached(words, data)
         return
     try:
         with held(data):
@@ -74,13 +75,15 @@ def _start(options: argparse.Namespace, project: Path, data: Path) -> None:
         _status(data)
 
 
-def _start_detached(data: Path) -> None:
-    words = [word for word in sys.argv[1:] if word != "--detach"]
+def _start_detached(words: list[str], data: Path) -> None:
+    if read_note(data) is not None:
+        _status(data)
+        return
     data.mkdir(parents=True, exist_ok=True)
     log = data / "devstack.log"
     with log.open("w") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "devstack", *words],
+            [sys.executable, "-m", "devstack", *(word for word in words if word != "--detach")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -125,7 +128,9 @@ def _default_data(project: Path) -> Path:
     if reachable_by_server(project):
         return usual
     # As root the server runs as another user, who may not walk into root's own folders.
-    return Path("/var/tmp") / f"devstack-{sha256(str(project).encode()).hexdigest()[:12]}"
+    elsewhere = Path("/var/tmp") / f"devstack-{sha256(str(project).encode()).hexdigest()[:12]}"
+    print(f"The server's user cannot reach {project}; the database is in {elsewhere}.", file=sys.stderr)
+    return elsewhere
 
 
 def _port(given: int | None, flag: str, section: str, project: Path, *, but_not: int = 0) -> int:

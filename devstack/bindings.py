@@ -23,6 +23,7 @@ PUBLICATION: Final = "supabase_realtime"
 KINDS: Final = ("INSERT", "UPDATE", "DELETE")
 OPERATORS: Final = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "in"}
 NEXT_FILTER: Final = re.compile(r",(?=\w+=(?:eq|neq|lte?|gte?|in)\.)")
+AWAY: Final = ("08", "53", "57")  # classes of SQLSTATE: connection, resources, operator
 UNSERVED: Final = "Unable to subscribe to changes with given parameters."
 
 
@@ -123,6 +124,8 @@ async def check(connection: Connection, bindings: Sequence[Binding], role: str) 
         try:
             await _check(connection, binding, role)
         except asyncpg.PostgresError as error:
+            if error.sqlstate is None or error.sqlstate[:2] in AWAY:
+                raise
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
             raise _exception(binding, f"{error.sqlstate} ({name}) {error.args[0]}") from error
 

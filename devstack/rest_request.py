@@ -27,7 +27,7 @@ SHOWN: Final = ("resolution", "missing", "return", "count", "handling", "max-aff
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """The `Prefer` header; the last word wins."""
+    """The `Prefer` header; of two words about one thing the first counts."""
 
     given: Mapping[str, str]
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from devstack.rest_answer import SAID, Answer, Plan, as_said, content_range, run, with_body
 from devstack.rest_errors import RestError, not_implemented, not_one_row
 from devstack.rest_query import Source, Statement, order_by, quoted, select_list, where
 from devstack.rest_request import Wanted
-from devstack.rest_schema import JSON_TYPES, SCHEMA, Function, Schema
+from devstack.rest_schema import JSON_TYPES, SCHEMA, Argument, Function, Schema
 
 if TYPE_CHECKING:
     from devstack.rest_sessions import Session
 
-BODY: Final = "$1::json"
+Arguments = Mapping[str, object]
 
 
 async def call(session: Session, schema: Schema, wanted: Wanted) -> Answer:
@@ -40,50 +41,68 @@ def _planned(schema: Schema, wanted: Wanted) -> tuple[Function, Plan]:
     statement = Statement()
     is_read = wanted.method in ("GET", "HEAD")
     if is_read:
-        names = {key for key, _ in wanted.params} & _argument_names(schema, wanted.name)
-        function = schema.function(wanted.name, names)
-        given = [
-            f"{quoted(a.name)} := {statement.value(wanted.param(a.name), a.type)}"
-            for a in function.arguments
-            if a.name in names
-        ]
-        source, rest = (
-            f"{_sql_name(function)}({', '.join(given)})",
-            [f for f in wanted.filters if f[0] not in names],
-        )
+        function, source, filters = _called_by_query(schema, wanted, statement)
     else:
-        names = _body_names(wanted)
-        function = schema.function(wanted.name, names)
-        source, rest = _called(function, frozenset(names)), wanted.filters
-        if "$1" in source:
-            statement.values.append(wanted.body.decode() or "{}")
+        function, source = _called_by_body(schema, wanted, statement)
+        filters = wanted.filters
     if function.is_variadic:
         raise not_implemented(f"The variadic function '{function.name}' is not implemented here.")
     if function.is_set:
-        return function, Plan(
-            _set_sql(function, source, wanted, rest, statement), tuple(statement.values), is_read
-        )
-    if rest:
+        sql = _set_sql(function, source, wanted, filters, statement)
+    elif filters:
         raise not_implemented("Filters on a function that returns no set are not implemented here.")
-    sql = _single_sql(function, source, wanted.param("select"))
+    else:
+        sql = _single_sql(function, source, wanted.param("select"))
     return function, Plan(sql, tuple(statement.values), is_read)
 
 
-def _body_names(wanted: Wanted) -> set[str]:
+def _called_by_query(
+    schema: Schema, wanted: Wanted, statement: Statement
+) -> tuple[Function, str, list[tuple[str, str]]]:
+    """A GET: parameters that are arguments, and the rest, which filters the rows."""
+    arguments = {a.name for each in schema.functions.get(wanted.name, ()) for a in each.arguments}
+    names = {name for name, _ in wanted.params} & arguments
+    function = schema.function(wanted.name, names)
+    given = ", ".join(
+        f"{quoted(a.name)} := {statement.value(wanted.param(a.name), a.type)}"
+        for a in function.arguments
+        if a.name in names
+    )
+    filters = [(name, value) for name, value in wanted.filters if name not in names]
+    return function, f"{_sql_name(function)}({given})", filters
+
+
+def _called_by_body(schema: Schema, wanted: Wanted, statement: Statement) -> tuple[Function, str]:
+    """A POST: a JSON object of arguments. The body goes to PostgreSQL as it came, in one parameter."""
+    arguments = _arguments(wanted)
+    function = schema.function(wanted.name, arguments)
+    body = wanted.body.decode() or "{}"
+    if function.takes_whole_body:
+        return function, f"{_sql_name(function)}({statement.value(body, function.arguments[0].type)})"
+    given = tuple(a for a in function.arguments if a.name in arguments)
+    if not given:
+        return function, f"{_sql_name(function)}()"
+    # jsonb is parsed once for all arguments; json keeps the very text of a value where that can be seen.
+    is_plain = all(a.type == "jsonb" or _is_plain(a.type, arguments[a.name]) for a in given)
+    statement.values.append(body)
+    return function, _applied(function, given, "jsonb" if is_plain else "json")
+
+
+def _is_plain(type_: str, value: object) -> bool:
+    return type_ != "json" and not isinstance(value, dict | list)
+
+
+def _arguments(wanted: Wanted) -> Arguments:
     if not wanted.body:
         if not wanted.has_content_type:
             raise _no_bytea(wanted.name)
-        return set()
+        return {}
     body = wanted.json()
-    if isinstance(body, dict):
-        names = {str(name) for name in cast(dict[object, object], body)}
-        columns = wanted.param("columns")
-        return names & set(columns.split(",")) if columns else names
-    raise not_implemented("A function is called with one JSON object here, not with another JSON value.")
-
-
-def _argument_names(schema: Schema, name: str) -> set[str]:
-    return {a.name for each in schema.functions.get(name, ()) for a in each.arguments}
+    if not isinstance(body, dict):
+        raise not_implemented("A function is called with one JSON object here, not with another JSON value.")
+    arguments = cast(dict[str, object], body)
+    columns = wanted.param("columns")
+    return {k: v for k, v in arguments.items() if k in columns.split(",")} if columns else arguments
 
 
 def _sql_name(function: Function) -> str:
@@ -91,16 +110,11 @@ def _sql_name(function: Function) -> str:
 
 
 @lru_cache(maxsize=512)
-def _called(function: Function, names: frozenset[str]) -> str:
-    """The function applied to the request's body; as something to select from."""
-    if function.takes_whole_body:
-        return f"{_sql_name(function)}($1::text::{function.arguments[0].type})"
-    given = [argument for argument in function.arguments if argument.name in names]
-    if not given:
-        return f"{_sql_name(function)}()"
+def _applied(function: Function, given: tuple[Argument, ...], kind: str) -> str:
+    """The function applied to arguments out of the body; as something to select from."""
     row = ", ".join(f"{quoted(a.name)} {a.type}" for a in given)
     passed = ", ".join(f"{quoted(a.name)} := _body_.{quoted(a.name)}" for a in given)
-    return f"json_to_record({BODY}) as _body_ ({row}), lateral {_sql_name(function)}({passed})"
+    return f"{kind}_to_record($1::text::{kind}) as _body_ ({row}), lateral {_sql_name(function)}({passed})"
 
 
 @lru_cache(maxsize=512)

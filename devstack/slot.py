@@ -1,7 +1,7 @@
 """One connection to the database and the temporary replication slot that lives and dies with it.
 
-Reading consumes. The slot is temporary, as in production, so whatever breaks the connection or the reading
-statement loses all changes that were committed but not yet read, and nothing announces it.
+Reading consumes. The slot is temporary, as in production, so whatever breaks the connection, and any error in
+any statement on it, loses all changes that were committed but not yet read, and nothing announces it.
 """
 
 from __future__ import annotations
@@ -58,11 +58,6 @@ class Slot:
         self._connection, self._decoder, self._read_to = connection, Decoder(), -1
         return connection
 
-    async def position(self) -> int:
-        """Where the log ends now: a transaction that commits later has a `commit_lsn` at or after it."""
-        position: int = int(await (await self.open()).fetchval(INSERTED))
-        return position
-
     async def read(self) -> list[Change]:
         """All changes committed since the last reading, in commit order. Cheap when nothing was written."""
         connection = await self.open()
@@ -86,6 +81,11 @@ class Slot:
             )
             await connection.close(timeout=CLOSE_SECONDS)
         connection.terminate()
+
+
+async def position(connection: Connection) -> int:
+    """Where the log ends now: a transaction that commits later has a `commit_lsn` at or after it."""
+    return int(await connection.fetchval(INSERTED))
 
 
 @contextlib.asynccontextmanager

@@ -23,13 +23,15 @@ async def serve(project: Path, data: Path, port: int, db_port: int, say: Callabl
         applied, changed = await apply(server.dsn(), project)
         async with Gateway(server.dsn(), port=port, deliver_at_once=False):
             _tell(applied, changed, say)
-            await asyncio.to_thread(write_note, data, port, db_port)
             say(table(port, db_port))
+            await asyncio.to_thread(write_note, data, port, db_port)
             await stopped.wait()
 
 
 def _tell(applied: list[str], changed: list[str], say: Callable[[str], None]) -> None:
     if applied:
         say(f"Applied {len(applied)} migrations, {applied[0]} to {applied[-1]}.")
-    for name in changed:
-        say(f"{name} was changed after it had been applied: --fresh begins with an empty database.")
+    if changed:
+        say(
+            f"Changed since they were applied: {', '.join(changed)}. `start --fresh` begins with an empty database."
+        )

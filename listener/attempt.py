@@ -146,7 +146,7 @@ class Attempt:
         return delay if isinstance(delay, timedelta) else None
 
     def _interpret(self, answer: object) -> Outcome:
-        """What a handler returned, as an outcome. Raises TypeError or ValueError when it is nothing that can be kept."""
+        """What a handler returned, as an outcome. Raises TypeError or ValueError for what cannot be kept."""
         match answer:
             case Snooze(timedelta() as delay, reason):
                 return Snooze(delay, self._redactor.text(reason, self.job.data))

@@ -8,9 +8,9 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 from listener.config import (
     DATABASE_URL,
@@ -31,23 +31,33 @@ from listener.subscription import Subscription
 from listener.wakeups import Bell
 
 _HEAR_SECONDS = 45
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+E = TypeVar("E", bound=BaseException)
 
 
 def run(words: Sequence[str]) -> int:
     """Runs one command; answers its exit code."""
     arguments = _parser().parse_args(words)
     command = cast("Callable[[argparse.Namespace], Awaitable[int]]", arguments.command)
+    code = 1
     try:
-        return asyncio.run(_awaited(command, arguments))
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"✗ {problem}", file=sys.stderr)
-        return 2
-    except PulseError as error:
-        print(f"✗ {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        code = asyncio.run(_awaited(command, arguments))
+    except* ConfigError as group:  # alone, or out of the TaskGroup of a process that was already starting
+        code = 2
+        print("\n".join(f"✗ {each}" for error in _errors(group) for each in error.problems), file=sys.stderr)
+    except* PulseError as group:
+        print("\n".join(f"✗ {error}" for error in _errors(group)), file=sys.stderr)
+    except* KeyboardInterrupt:
+        code = 130
+    return code
+
+
+def _errors(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _errors(cast("BaseExceptionGroup[E]", error))
+        else:
+            yield error
 
 
 async def _awaited(
@@ -154,6 +164,10 @@ async def _web(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str) -> int:
+    if log_level not in _LOG_LEVELS:
+        raise ConfigError(
+            [f"The log level (--log-level, PULSE_LOG_LEVEL) is one of {', '.join(_LOG_LEVELS)}."]
+        )
     tell_on(sys.stdout, Redactor(config.secrets), log_level)
     await Service(config, registry, plan).run()
     return 0
@@ -161,10 +175,12 @@ async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str)
 
 def _port(arguments: argparse.Namespace) -> tuple[int, bool]:
     """The door's port, and whether it must be that one."""
-    if arguments.port is not None:
-        return arguments.port, True
-    given = process_environment().get("PORT", "")
-    return (int(given), True) if given.isdigit() else (8000, False)
+    given = process_environment().get("PORT", "") if arguments.port is None else str(arguments.port)
+    if not given:
+        return 8000, False
+    if not given.isascii() or not given.isdigit() or int(given) > 65535:
+        raise ConfigError(["The port of the door (--port, PORT) must be a number from 0 to 65535."])
+    return int(given), True
 
 
 async def _migrate(_: argparse.Namespace) -> int:
@@ -185,14 +201,18 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     if queue is None:
         raise ConfigError([f"Which queue is {arguments.type!r} for? Name it with --queue."])
     try:
-        data: object = json.loads(arguments.data)
-    except ValueError as error:
+        data: object = json.loads(arguments.data, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
     async with connected(config.supabase_url, config.service_key, "pulse-enqueue") as store:
         (enqueued,) = await store.enqueue([job])
     print(enqueued.id)
     return 0
+
+
+def _no_number(word: str) -> object:
+    raise ValueError(f"{word} is no number there")
 
 
 async def _retry(arguments: argparse.Namespace) -> int:

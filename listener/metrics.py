@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from loguru import Message
 
 
+# The Realtime client logs whole frames that it could not read, its transport the address with the key in it. What is
+# worth knowing of them the subscription tells in its own words.
+_QUOTE_WHAT_THEY_CARRY = ("realtime", "websockets")
+_LEVELS = {"WARNING", "ERROR", "CRITICAL"}
 _IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
 
 
@@ -178,6 +182,8 @@ def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
     # diagnose would print the values of local variables, payloads and keys among them
     logger.add(sink, level=level, format="{message}", colorize=False, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_Foreign(redactor.text)], level=logging.WARNING, force=True)
+    for name in _QUOTE_WHAT_THEY_CARRY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Foreign(logging.Handler):
@@ -188,7 +194,10 @@ class _Foreign(logging.Handler):
         self._redact = redact
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger.bind(library=record.name).log(record.levelname, self._redact(record.getMessage()))
+        level = (
+            record.levelname if record.levelname in _LEVELS else "WARNING"
+        )  # a library may have levels of its own
+        logger.bind(library=record.name).log(level, self._redact(record.getMessage()))
 
 
 def _sentence(message: "Message") -> str:

@@ -125,10 +125,12 @@ async def _refuse_strangers(
                 f"{one.label}.sql was applied in an earlier form. Before release 1.0 the files are edited in place:"
                 " start with a fresh database (`supabase db reset`)."
             )
-    if not done and await connection.fetchval("select to_regclass('public.jobs')") is not None:
+    ours = any(one.version in done for one in files)
+    if not ours and await connection.fetchval("select to_regclass('public.jobs')") is not None:
         problems.append(
             "This database has a table `jobs` that this program did not make: it will not touch it."
         )
     if problems:
         raise ConfigError(problems)
-    await connection.execute(_HISTORY)
+    if not done:
+        await connection.execute(_HISTORY)

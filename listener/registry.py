@@ -217,7 +217,9 @@ def _inspect(function: Function, module: ModuleType) -> Handler:
     try:
         hints = get_type_hints(function)
     except NameError as error:
-        raise wrong(f"{name} is annotated with {error.name!r}, which cannot be resolved at run time.") from error
+        raise wrong(
+            f"{name} is annotated with {error.name!r}, which cannot be resolved at run time."
+        ) from error
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
         raise wrong(f"{name} must take its payload first.")
@@ -248,8 +250,9 @@ def _resolve(
             if wanted in offered:
                 needed[wanted] = offered[wanted]
             else:
+                type_ = getattr(wanted, "__name__", wanted)  # a union has no name
                 problems.append(
-                    f"{one.queue}/{one.type} asks for `{name}: {getattr(wanted, '__name__', wanted)}`, which no @resource provides."
+                    f"{one.queue}/{one.type} asks for `{name}: {type_}`, which no @resource provides."
                 )
     return tuple(needed.values())
 

@@ -4,7 +4,7 @@ A thread of its own (built on `schedule`) only decides that a slot is due; the r
 store with the slot as its idempotency key, so of any number of processes one inserts it and the others learn its id.
 
     thread                                     event loop
-    schedule.run_pending() every 0.5 s
+    schedule.run_all() every 0.5 s
       └─ slot due ── call_soon_threadsafe ──▶  queue ── enqueue, repeated until answered
 
 At start the latest slot of each schedule is put in too: if every process was down when it was due, it is made up for
@@ -132,7 +132,9 @@ class Scheduler:
                 look(one)
                 clock.every(1).seconds.do(look, one)  # pyright: ignore[reportUnknownMemberType] - the library is half typed
             while not stop.wait(_ROUND_SECONDS):
-                clock.run_pending()
+                # Not run_pending: the library goes by the local clock, which in autumn has an hour twice and would
+                # stand still in it. `look` is what decides, by UTC.
+                clock.run_all()
                 self._round_at = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - a thread that dies unseen would be a silent stop
             self._failure = error

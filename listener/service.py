@@ -12,6 +12,7 @@ How it ends, from the first SIGTERM or SIGINT (a platform may send several; they
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -68,7 +69,9 @@ class Service:
         tempo: Tempo | None = None,
         leave: Callable[[int], NoReturn] = os._exit,
     ) -> None:
-        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+        # It also travels in a Realtime filter, where a dot or a comma would have a meaning.
+        host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+        self.worker_id = f"{host}-{os.getpid()}-{token_hex(3)}"
         self.metrics = Metrics(redactor := Redactor(config.secrets))
         self._config = config
         self._registry = registry

@@ -145,22 +145,25 @@ class Subscription:
         """From the handshake to the ending."""
         try:
             if await epoch.open():
-                async with asyncio.TaskGroup() as tasks:
-                    canaries = tasks.create_task(self._send_canaries(epoch))
-                    timer = self._end_at_old_age(epoch)
-                    await epoch.over(self._timings.look.total_seconds())
-                    timer.cancel()
-                    canaries.cancel()
+                await self._listen(epoch)
             return await epoch.over(0)
         except Exception as error:  # noqa: BLE001
             # A mistake in this room or in the client must not silence the process for good.
             self._emit(Swallowed("subscription", error))
             return Ending(f"unexpected {type(error).__name__}")
 
-    def _end_at_old_age(self, epoch: Epoch) -> asyncio.TimerHandle:
-        age = _between(0.9, 1, self._timings.recycle)
+    async def _listen(self, epoch: Epoch) -> None:
+        """From "ready" to the ending."""
+        age = _between(0.9, 1, self._timings.recycle).total_seconds()
         old = Ending("recycled, as planned", Pace.AT_ONCE)
-        return asyncio.get_running_loop().call_later(age.total_seconds(), epoch.end, old)
+        timer = asyncio.get_running_loop().call_later(age, epoch.end, old)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                canaries = tasks.create_task(self._send_canaries(epoch))
+                await epoch.over(self._timings.look.total_seconds())
+                canaries.cancel()
+        finally:
+            timer.cancel()
 
     async def _send_canaries(self, epoch: Epoch) -> None:
         while True:

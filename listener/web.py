@@ -5,8 +5,10 @@ and no web page that a browser on this machine has open (an Origin, or another h
 Webhooks prove themselves by their signatures and need neither.
 """
 
+import errno
 import hmac
 import json
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -16,7 +18,7 @@ from typing import cast
 from aiohttp import web
 
 from listener.config import Config, is_loopback
-from listener.errors import ConfigError, DeliveryRefused, StoreRefused, StoreUnavailable
+from listener.errors import ConfigError, DeliveryRefused, PulseError, StoreRefused, StoreUnavailable
 from listener.events import Emit, Swallowed
 from listener.jobs import QUEUE_OF, NewJob
 from listener.registry import Delivery, Registry, Webhook
@@ -67,9 +69,11 @@ async def open_door(
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            if exact:
-                mend = "Another process listens there; name another with --port, or leave the door out with --no-door."
-                raise ConfigError([f"The door cannot open on {host}:{port}. {mend}"]) from error
+            if exact or error.errno != errno.EADDRINUSE:
+                mend = "Name another with --port and --host, or leave the door out with --no-door."
+                raise ConfigError(
+                    [f"The door cannot open on {host}:{port} ({error.strerror}). {mend}"]
+                ) from error
             await web.TCPSite(runner, host, 0).start()
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
@@ -111,6 +115,12 @@ class _Door:
                 self._emit(Swallowed("door", error))
                 return _says(503, "The database refuses this process; see its log and `pulse check`.")
             return _says(422, error.message)
+        except Exception as error:  # noqa: BLE001 - one request that breaks is one answer, not the door
+            # Its text may quote what was delivered, so only its place is told.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            told = PulseError(f"{type(error).__name__} at {place.filename}:{place.lineno}")
+            self._emit(Swallowed("door", told))
+            return _says(500, "This broke here; the log says where. Nothing was inserted for certain.")
 
     async def health(self, _: web.Request) -> web.Response:
         """200 as long as the process can answer at all."""
@@ -153,7 +163,7 @@ class _Door:
         token = self._config.door_token
         if token is not None:
             sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(sent.encode(), token.encode()):
+            if not hmac.compare_digest(sent.encode(errors="surrogateescape"), token.encode()):
                 raise web.HTTPUnauthorized(
                     reason="Send the door's token: Authorization: Bearer <PULSE_DOOR_TOKEN>."
                 )
@@ -161,15 +171,15 @@ class _Door:
             raise web.HTTPForbidden(
                 reason="This door is open to the network: set PULSE_DOOR_TOKEN to insert jobs here."
             )
-        elif "Origin" in request.headers or not is_loopback(request.url.host or ""):
+        elif "Origin" in request.headers or not is_loopback(_asked_host(request)):
             raise web.HTTPForbidden(
                 reason="Without a token only programs on this machine may insert, not web pages."
             )
 
     def _new_job(self, body: bytes) -> NewJob:
         try:
-            words: object = json.loads(body)
-        except ValueError as error:
+            words: object = json.loads(body, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
             raise web.HTTPBadRequest(
                 reason='Send JSON, such as {"type": "sync_positions", "data": {}}.'
             ) from error
@@ -179,7 +189,7 @@ class _Door:
         known = {field.name for field in fields(NewJob)}
         if unknown := sorted(set(asked) - known):
             raise web.HTTPBadRequest(
-                reason=f"Unknown: {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
+                reason=f"Unknown: {', '.join(map(ascii, unknown))}. Known: {', '.join(sorted(known))}."
             )
         type_ = asked.get("type")
         queue = asked.get("queue") or (self._queue_of.get(type_) if isinstance(type_, str) else None)
@@ -189,6 +199,18 @@ class _Door:
             )
         # The database checks the rest and answers with a sentence of its own.
         return NewJob(**cast("dict[str, str]", {"data": {}, **asked, "type": type_, "queue": queue}))  # type: ignore[arg-type]
+
+
+def _asked_host(request: web.Request) -> str:
+    """The host name that the client believes to speak to; empty when it is none."""
+    try:
+        return request.url.host or ""
+    except ValueError:
+        return ""
+
+
+def _no_number(word: str) -> object:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _says(status: int, sentence: str) -> web.Response:

@@ -6,7 +6,7 @@
 -- The floor. Each finished job leaves a dead entry at the head of the pending index, and while an old
 -- snapshot is open (a dump, a forgotten transaction) nothing may remove them: every claim would walk over
 -- all of them. So a claim answers where it found its first row, per priority, and the worker hands that
--- back with its next call, which starts there. The floor is a hint and nothing depends on it: a row
+-- back with its next call, which begins there. The floor is a hint and nothing depends on it: a row
 -- committed late with an older run_at lies below it until the next sweep, which ignores the floor's times
 -- (and keeps its priorities: an empty priority may have dead entries too). Two seconds of slack make that
 -- rare.
@@ -125,10 +125,10 @@ $$;
 
 
 -- Finds and locks the due rows of a queue in the order of claims; the walk goes priority by priority.
--- Callers: claim.
--- Within one priority run_at is a true bound on both sides of the index: neither the dead entries below
--- the floor nor the rows of the future are touched. Priorities that the floor does not name are found by
--- one look into each gap between those that it does. 0 is always named, so the walk ends there.
+-- Callers: claim. known and floor = [[priority, run_at, id], …], where the search in each priority begins.
+-- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
+-- below the floor nor the rows of the future are touched. Priorities that the floor does not name are
+-- found by one look into each gap between those that it does. The walk ends at priority 0.
 -- next_run_at is when to look again: now when max_jobs was reached.
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
@@ -139,51 +139,46 @@ set search_path = ''
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
-    priorities integer[];           -- named by the floor, largest first, 0 at the end
-    starts timestamptz[];           -- and where each begins
-    place integer := 1;
+    safely_past constant timestamptz := now_at - interval '2 seconds';
+    named jsonb;                    -- what is known, highest priority first
+    place integer := 0;             -- the next of those
     above integer := 101;           -- the walk has done this priority and all above it
     level integer;
-    start timestamptz;
+    start_run_at timestamptz;
+    start_id bigint;
     found_ids bigint[];
     first_run_at timestamptz;
     level_run_at timestamptz;
 begin
+    select coalesce(jsonb_agg(f.mark order by (f.mark ->> 0)::integer desc), '[]') into named
+    from jsonb_array_elements(nullif(find_due.known, 'null')) as f (mark);
+
     ids := '{}';
-    floor := coalesce(find_due.known, '[]');
+    floor := named;
     if find_due.max_jobs <= 0 then
         return;
     end if;
     floor := '[]';
 
-    select array_agg(f.priority order by f.priority desc), array_agg(f.run_at order by f.priority desc)
-    into priorities, starts
-    from (
-        select named.priority, max(named.run_at) as run_at
-        from (
-            select (pair.words ->> 0)::integer, (pair.words ->> 1)::timestamptz
-            from jsonb_array_elements(find_due.known) as pair (words)
-            union all
-            values (0, '-infinity'::timestamptz)
-        ) as named (priority, run_at)
-        group by named.priority
-    ) as f;
-
     loop
+        -- The next priority down: one that appeared in the gap, or the next named one, or 0.
+        start_run_at := '-infinity';
+        start_id := 0;
         select j.priority into level
         from public.jobs as j
         where
             j.queue = find_due.queue
             and j.status = 'pending'
-            and j.priority > priorities[place]
+            and j.priority > coalesce((named -> place ->> 0)::integer, 0)
             and j.priority < above
         order by j.priority desc
         limit 1;
-        if found then
-            start := '-infinity';
-        else
-            level := priorities[place];
-            start := case when find_due.from_the_start then '-infinity' else starts[place] end;
+        if not found then
+            level := coalesce((named -> place ->> 0)::integer, 0);
+            if not find_due.from_the_start and named -> place is not null then
+                start_run_at := named -> place ->> 1;
+                start_id := named -> place ->> 2;
+            end if;
             place := place + 1;
         end if;
 
@@ -195,7 +190,7 @@ begin
                 j.queue = find_due.queue
                 and j.status = 'pending'
                 and j.priority = level
-                and j.run_at >= start
+                and (j.run_at, j.id) >= (start_run_at, start_id)
                 and j.run_at <= now_at
                 and j.type = any (find_due.types)
             order by j.run_at, j.id
@@ -204,9 +199,11 @@ begin
         ) as due;
 
         ids := ids || found_ids;
-        floor := floor || jsonb_build_array(
-            jsonb_build_array(level, least(first_run_at, now_at - interval '2 seconds'))
-        );
+        floor := floor || case
+            when first_run_at < safely_past
+                then jsonb_build_array(jsonb_build_array(level, first_run_at, found_ids[1]))
+            else jsonb_build_array(jsonb_build_array(level, safely_past, 0))
+        end;
 
         if cardinality(ids) >= find_due.max_jobs then
             next_run_at := now_at;
@@ -229,12 +226,10 @@ begin
         exit when level = 0;
     end loop;
 
-    -- What the walk did not reach keeps the floor that it had.
-    for place in place .. cardinality(priorities) loop
-        if starts[place] > '-infinity' then
-            floor := floor || jsonb_build_array(jsonb_build_array(priorities[place], starts[place]));
-        end if;
-    end loop;
+    -- What the walk did not reach keeps the mark that it had.
+    select floor || coalesce(jsonb_agg(f.mark order by f.n), '[]') into floor
+    from jsonb_array_elements(named) with ordinality as f (mark, n)
+    where f.n > place;
 end
 $$;
 

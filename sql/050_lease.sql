@@ -3,11 +3,17 @@
 -- Lock order, here and in finish: rows are locked by id, one by one, through a lateral look-up that the
 -- planner cannot turn around. Two calls on the same rows queue up; they cannot wait for each other.
 -- Sweeps and claims skip what is locked and so never wait at all.
+--
+-- The settings, here and in finish: a list of words is joined to the table of jobs. Planned while the table
+-- is empty, such a join may be turned around and read every job for each call, and the session keeps that
+-- plan when the table has filled up (seconds per call at a million rows). A bitmap scan cannot be made
+-- without a condition, so with all other ways off only the look-up by id is left.
 
 -- Renews the leases of `attempts` = [[queue, id, attempt], …] and answers {"lost": […], "cancel": […]}.
 -- Callers: each worker process, all its leases in one call, a few times per lease.
 -- lost = [[id, attempt], …] which are no longer the worker's: stop them, their outcome will be stale.
 -- cancel = [[id, attempt], …] whose cancellation was asked for: stop them and say so.
+-- worker_id says who calls; a lease is held by (id, attempt), whatever the worker is called.
 -- Guarantees: a lease that ran out and was not yet swept is renewed; nothing else is ever changed.
 create function public.heartbeat(
     worker_id text, attempts jsonb, lease_seconds double precision

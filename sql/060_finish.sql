@@ -185,24 +185,29 @@ begin
         on conflict do nothing
     )
 
-    select json_agg(said order by said.place) into answer
-    from (
-        select
-            v.id,
-            v.attempt,
-            v.answer,
-            v.status_now as status,
-            case
-                when v.status_now = 'pending' then extract(epoch from greatest(v.run_at_now - now_at, interval '0'))
-            end as run_in_seconds,
-            case
-                when v.answer = 'repeated' and v.status = 'failed'
-                    then (select f.id from public.failed_jobs as f where f.job_id = v.id and f.attempt = v.attempt)
-                else v.failed_job_id
-            end as failed_job_id,
-            v.place
-        from verdict as v
-    ) as said;
+    select
+        json_agg(
+            json_build_object(
+                'id', v.id,
+                'attempt', v.attempt,
+                'answer', v.answer,
+                'status', v.status_now,
+                'run_in_seconds', case
+                    when v.status_now = 'pending'
+                        then extract(epoch from greatest(v.run_at_now - now_at, interval '0'))
+                end,
+                'failed_job_id', case
+                    when v.answer = 'repeated' and v.status = 'failed'
+                        then (
+                            select f.id from public.failed_jobs as f
+                            where f.job_id = v.id and f.attempt = v.attempt
+                        )
+                    else v.failed_job_id
+                end
+            ) order by v.place
+        )
+    into answer
+    from verdict as v;
     return coalesce(answer, '[]');
 end
 $$;

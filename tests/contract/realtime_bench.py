@@ -1,4 +1,4 @@
-"""A bench for Realtime: a database like the recorded one, a gateway in front of it, and bare sockets to talk through."""
+"""A bench for Realtime: a database like the recorded one, a gateway before it, and bare sockets to talk through."""
 
 import asyncio
 import itertools
@@ -53,7 +53,7 @@ class Client:
             assert message.type == WSMsgType.TEXT, f"the socket closed: {message!r}"
             frame = self._frame(json.loads(message.data))
             if frame["payload"].get("data", {}).get("table") != MARKER:
-                self.sizes.append(len(message.data))
+                self.sizes.append(len(message.data.encode()))
                 return frame
 
     async def closed(self) -> int | None:
@@ -72,10 +72,14 @@ class Client:
         assert system["payload"]["message"] == "Subscribed to PostgreSQL", system
 
     async def ask(
-        self, *bindings: Binding, topic: str = "realtime:t", token: str | None = None, **config: object
+        self,
+        *bindings: Binding,
+        topic: str = "realtime:t",
+        token: str | None = None,
+        config: Binding | None = None,
     ) -> None:
         """Sends a join and waits for nothing."""
-        payload: dict[str, object] = {"config": {"postgres_changes": list(bindings), **config}}
+        payload: dict[str, object] = {"config": {"postgres_changes": list(bindings), **(config or {})}}
         if token is not None:
             payload["access_token"] = token
         await self.send(topic, "phx_join", payload, join_ref=str(self.sent + 1))
@@ -105,6 +109,7 @@ class Bench:
     """`dsn` is the owner's; `witness` hears of every marker row and thus knows what has been delivered."""
 
     dsn: str
+    superuser_dsn: str
     gateway: Gateway
     owner: "asyncpg.Connection[asyncpg.Record]"
     http: ClientSession
@@ -158,7 +163,7 @@ async def serving(cluster: Postgres, *, deliver_at_once: bool = True) -> AsyncIt
             owner = await asyncpg.connect(cluster.dsn(name))
             stack.push_async_callback(owner.close)
             http = await stack.enter_async_context(ClientSession())
-            yield Bench(cluster.dsn(name), gateway, owner, http)
+            yield Bench(cluster.dsn(name), cluster.dsn(name, SUPERUSER), gateway, owner, http)
     finally:
         await _run(admin, f"drop database {name} with (force)")
 

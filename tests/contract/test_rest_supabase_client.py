@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 from postgrest.exceptions import APIError
+from supabase import AsyncClientOptions, acreate_client
 
 from devstack.gateway import Gateway
-from supabase import AsyncClientOptions, acreate_client
 
 OWN_ROWS = """
     alter table rls_jobs add column owner uuid default auth.uid();

@@ -77,7 +77,7 @@ def _changed_migration_is_told(project: Path, ports: list[str]) -> None:
     with (project / "supabase" / "migrations" / "001_answer.sql").open("a") as file:
         file.write("-- changed\n")
     try:
-        assert "001_answer was changed" in _devstack(project, "start", "--detach", *ports).stdout
+        assert "applied: 001_answer." in _devstack(project, "start", "--detach", *ports).stdout
     finally:
         _devstack(project, "stop")
     try:

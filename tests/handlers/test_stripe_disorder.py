@@ -41,10 +41,11 @@ async def test_payloads_are_not_believed(
     assert await owner.fetchval("select status from user_subscriptions") == "canceled"
 
 
+@pytest.mark.parametrize("tens", range(5))
 async def test_fifty_random_orders_end_as_stripe_says(
-    follow: Attempt, double: StripeDouble, owner: Owner
+    follow: Attempt, double: StripeDouble, owner: Owner, tens: int
 ) -> None:
-    for seed in range(50):
+    for seed in range(10 * tens, 10 * tens + 10):
         draw = random.Random(seed)
         story = double.story(uuid4(), tells_user=draw.choice(["checkout", "subscription", "customer"]))
         await _live(story, follow, draw)

@@ -12,7 +12,7 @@ RESOURCES = "resources.py"
 
 
 def write_package(folder: Path, files: dict[str, str], name: str = "handlers") -> Path:
-    """Writes a package of handler files below `folder`; families get their `__init__.py`, and resources may be left out."""
+    """Writes a package of handler files below `folder`; its `__init__.py` files come by themselves."""
     root = folder / name
     for path, text in {"__init__.py": '"""."""', RESOURCES: "", **files}.items():
         file = root / path
@@ -29,7 +29,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 
     def write(files: dict[str, str]) -> str:
         write_package(tmp_path, files, name)
-        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType] - untyped in pytest
         for module in [one for one in sys.modules if one.split(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
         return name

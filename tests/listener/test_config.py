@@ -1,6 +1,7 @@
 """A process that cannot work says so at its start: everything at once, with the mend, and without a secret."""
 
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,9 @@ def test_a_missing_value_and_a_wrong_one_are_told_together() -> None:
 
 
 @pytest.mark.parametrize("key", [LOCAL.service_role, LOCAL.secret, LOCAL.mint("service_role")])
-@pytest.mark.parametrize("url", [URL, URL + "/", "http://127.0.0.1:54321", "http://localhost:54321", "http://[::1]:1"])
+@pytest.mark.parametrize(
+    "url", [URL, URL + "/", "http://127.0.0.1:54321", "http://localhost:54321", "http://[::1]:1"]
+)
 def test_good_ones(key: str, url: str) -> None:
     config = read_config({"SUPABASE_URL": url, "SUPABASE_SERVICE_ROLE_KEY": key})
     assert (config.supabase_url, config.service_key) == (url.rstrip("/"), key)
@@ -91,11 +94,8 @@ def test_a_url_of_the_wrong_form(url: str) -> None:
 
 @given(url=st.text(max_size=40), key=st.text(max_size=40) | st.just(LOCAL.service_role))
 def test_no_text_breaks_the_reading(url: str, key: str) -> None:
-    try:
+    with suppress(ConfigError):
         config = read_config({"SUPABASE_URL": url, "SUPABASE_SERVICE_ROLE_KEY": key})
-    except ConfigError as error:
-        assert all(error.problems)
-    else:
         assert config.supabase_url.startswith("http")
 
 

@@ -81,7 +81,7 @@ def test_two_ways_to_one_type_are_refused() -> None:
 
     module = ModuleType("some.resources")
     vars(module).update(one=resource()(one), two=resource()(two))
-    with pytest.raises(ConfigError, match="some.resources opens one type in two ways"):
+    with pytest.raises(ConfigError, match=r"some.resources opens one type in two ways"):
         resources_in(module)
 
 

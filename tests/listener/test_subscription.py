@@ -134,8 +134,8 @@ async def test_canaries_that_come_back_change_nothing(phoenix: Phoenix) -> None:
         assert len(ears.events) == 1
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("no answer"), TimeoutError(), ValueError("a mistake")])
-async def test_a_canary_that_cannot_be_sent_proves_nothing(phoenix: Phoenix, error: Exception) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailable, TimeoutError, ValueError])
+async def test_a_canary_that_cannot_be_sent_proves_nothing(phoenix: Phoenix, error: type[Exception]) -> None:
     tries = 0
     third = asyncio.Event()
 
@@ -144,7 +144,7 @@ async def test_a_canary_that_cannot_be_sent_proves_nothing(phoenix: Phoenix, err
         tries += 1
         if tries == 3:
             third.set()
-        raise error
+        raise error("not now")
 
     async with listening(phoenix, canary=canary, timings=quick(canary=0.01, canary_back=0)) as ears:
         async with asyncio.timeout(10):
@@ -152,7 +152,7 @@ async def test_a_canary_that_cannot_be_sent_proves_nothing(phoenix: Phoenix, err
         assert ears.subscription.ready
         assert not ears.told(Deaf)
         assert all(isinstance(event, Hearing | Swallowed) for event in ears.events)
-        assert any(isinstance(event, Swallowed) for event in ears.events) == isinstance(error, ValueError)
+        assert any(isinstance(event, Swallowed) for event in ears.events) == (error is ValueError)
 
 
 async def test_a_canary_call_that_hangs_is_given_up_and_tried_again(phoenix: Phoenix) -> None:

@@ -87,7 +87,9 @@ async def test_rows_of_an_unknown_type_wait_and_are_told_of(gateway: Gateway, ow
         known = await shop.job("note")
         await shop.finishes(1)
         shop.bell.ring(WokenBy.JOINED)
-        await until("the sweep tells", lambda: {"stranger": 1} in [e.counts for e in shop.told.of(UnknownTypes)])
+        await until(
+            "the sweep tells", lambda: {"stranger": 1} in [e.counts for e in shop.told.of(UnknownTypes)]
+        )
     assert shop.finished[0].job.id == known
     waiting = await row(owner, stranger)
     assert (waiting["status"], waiting["attempt"]) == ("pending", 0)

@@ -1,41 +1,16 @@
 """How a worker ends, and how one attempt is stopped while the others go on."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 
 from devstack.gateway import Gateway
 from listener.attempt import Stop
-from listener.config import Tempo
-from listener.events import AttemptsLost, AttemptStopped, Claimed, Event
-from listener.heartbeat import keep_leases
+from listener.events import Claimed, Event
 from listener.jobs import NewJob, WokenBy
 from listener.outcomes import Answer
-from tests.listener.working import QUEUE, QUICK, Anything, Connection, MoveClock, Shop, row, runs, working
+from tests.listener.working import QUEUE, Anything, Connection, Gate, MoveClock, row, runs, working
 from tests.waiting import until
-
-BEATING = Tempo(
-    lease=timedelta(seconds=0.15), sweep=QUICK.sweep, grace=QUICK.grace, reconnect=timedelta(seconds=0.02)
-)
-"""A heartbeat every 50 ms; the leases themselves run out by the clock of a database that stands still enough."""
-
-
-class Gate:
-    """A handler that stays inside until it is let out."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.inside = 0
-        self.stopped = 0
-
-    async def gated(self, _payload: Anything) -> None:
-        self.inside += 1
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.stopped += 1
-            raise
 
 
 async def test_what_runs_finishes_and_nothing_new_is_claimed(gateway: Gateway, owner: Connection) -> None:
@@ -118,60 +93,6 @@ async def test_a_handler_that_finishes_in_spite_of_the_stop_has_finished(
     assert tuple(await row(owner, id_))[2] == "completed"
 
 
-@asynccontextmanager
-async def beating(*shops: Shop, tempo: Tempo = BEATING) -> AsyncIterator[None]:
-    """Keeps the leases of these workers."""
-    task = asyncio.create_task(
-        keep_leases([shop.worker for shop in shops], shops[0].store, tempo, shops[0].told)
-    )
-    try:
-        yield
-        assert not task.done()
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-async def test_cancel_asked_of_a_running_job(gateway: Gateway, owner: Connection) -> None:
-    gate = Gate()
-    async with working(gateway, runs(gate.gated)) as shop, beating(shop):
-        id_ = await shop.job("gated")
-        await until("the handler waits", lambda: gate.inside == 1)
-        await owner.fetchval("select cancel(array[$1::bigint])", id_)
-        await shop.finishes(1)
-    assert gate.stopped == 1
-    assert [event.why for event in shop.told.of(AttemptStopped)] == [Stop.CANCEL]
-    assert (await row(owner, id_))["status"] == "cancelled"
-
-
-async def test_a_lost_lease_stops_the_attempt_and_the_other_worker_owns_the_job(
-    gateway: Gateway, owner: Connection, move_clock: MoveClock
-) -> None:
-    gate, other = Gate(), Gate()
-    async with (
-        working(gateway, runs(gate.gated), worker_id="slow") as slow,
-        working(gateway, runs(other.gated), worker_id="other") as fast,
-    ):
-        fast.worker._types = []  # not yet
-        id_ = await slow.job("gated")
-        await until("the handler waits", lambda: gate.inside == 1)
-        fast.worker._types = ["gated"]
-        await move_clock(timedelta(seconds=61))
-        fast.bell.ring(WokenBy.JOINED)
-        await until("the sweep tells", lambda: bool(fast.told.of(AttemptsLost)))
-        await move_clock(timedelta(seconds=67))
-        fast.bell.ring(WokenBy.REALTIME)
-        await until("the other runs it", lambda: other.inside == 1)
-        async with beating(slow):
-            await until("the attempt is stopped", lambda: gate.stopped == 1)
-        assert [event.why for event in slow.told.of(AttemptStopped)] == [Stop.LOST]
-        other.open.set()
-        await fast.finishes(1)
-    assert not slow.finished
-    job = await row(owner, id_)
-    assert (job["status"], job["attempt"], job["worker_id"]) == ("completed", 2, "other")
-
-
 async def test_a_stale_outcome_changes_nothing_and_is_told(
     gateway: Gateway, owner: Connection, move_clock: MoveClock
 ) -> None:
@@ -187,19 +108,3 @@ async def test_a_stale_outcome_changes_nothing_and_is_told(
     job = await row(owner, id_)
     assert (job["status"], job["attempt"], job["result"]) == ("pending", 1, None)
     assert await owner.fetchval("select kind from stale_outcomes where job_id = $1", id_) == "completed"
-
-
-async def test_leases_are_kept_while_handlers_run_and_outcomes_wait(
-    gateway: Gateway, owner: Connection
-) -> None:
-    gate = Gate()
-    async with working(gateway, runs(gate.gated)) as shop:
-        id_ = await shop.job("gated")
-        await until("the handler waits", lambda: gate.inside == 1)
-        claimed_until = (await row(owner, id_))["lease_expires_at"]
-
-        async def renewed() -> bool:
-            return bool((await row(owner, id_))["lease_expires_at"] != claimed_until)
-
-        async with beating(shop):
-            await until("the lease is renewed", renewed)

@@ -39,9 +39,7 @@ async def test_lost_answers_double_nothing(
 
     async with working(gateway, runs(once), places=7) as shop:
         await until("the first look is done", lambda: shop.worker.problem is None)
-        gateway.faults.lose_answers = {
-            name: times for name in ("claim", "finish") if lost in {name, "both"}
-        }
+        gateway.faults.lose_answers = {name: times for name in ("claim", "finish") if lost in {name, "both"}}
         ids = await shop.enqueue("once", count=JOBS)
         await shop.finishes(JOBS)
     await each_once(owner, ran, ids)
@@ -148,7 +146,9 @@ async def test_a_refused_batch_whose_single_calls_get_lost(gateway: Gateway, own
     assert {tuple(one) for one in rows} == {("completed", 1)}
 
 
-async def test_a_key_that_is_refused_is_a_problem_and_not_the_end(gateway: Gateway, owner: Connection) -> None:
+async def test_a_key_that_is_refused_is_a_problem_and_not_the_end(
+    gateway: Gateway, owner: Connection
+) -> None:
     async with working(gateway) as shop:
         await owner.execute(
             "revoke execute on function claim(text,text[],integer,float8,text,text,jsonb,boolean,bigint[])"

@@ -73,6 +73,23 @@ def registry_of(*handlers: Handler) -> Registry:
     return Registry({(one.queue, one.type): one for one in handlers}, (), ())
 
 
+class Gate:
+    """A handler that stays inside until it is let out."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.inside = 0
+        self.stopped = 0
+
+    async def gated(self, _payload: Anything) -> None:
+        self.inside += 1
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+
+
 @dataclass(eq=False)
 class Shop:
     """One worker at work."""

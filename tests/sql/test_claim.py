@@ -6,15 +6,17 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from tests.sql.calls import Calls, Connection
+from tests.sql.calls import Calls, Connection, Json
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
 
 
-def ids(claimed: dict[str, object]) -> list[int]:
-    jobs = claimed["jobs"]
-    assert isinstance(jobs, list)
-    return [job["id"] for job in jobs]
+def ids(claimed: Json) -> list[int]:
+    return [job["id"] for job in claimed["jobs"]]
+
+
+def marks(claimed: Json) -> list[tuple[int, datetime, int]]:
+    return [(priority, datetime.fromisoformat(run_at), job) for priority, run_at, job in claimed["floor"]]
 
 
 async def test_a_claimed_job_carries_what_its_handler_needs(server: Calls) -> None:
@@ -133,7 +135,7 @@ async def test_a_row_below_the_floor_is_found_by_the_next_sweep(server: Calls) -
     swept = await server.claim(floor=floor, sweep=True)
 
     assert ids(swept) == [late]
-    assert [priority for priority, _ in swept["floor"]] == [0]
+    assert [priority for priority, *_ in swept["floor"]] == [0]
 
 
 async def test_the_floor_is_kept_for_each_priority(server: Calls) -> None:
@@ -146,15 +148,15 @@ async def test_the_floor_is_kept_for_each_priority(server: Calls) -> None:
     second = await server.claim(2, floor=first["floor"])
 
     assert ids(first) == high[:1]
-    assert [[priority, datetime.fromisoformat(at)] for priority, at in first["floor"]] == [[9, later]]
+    assert marks(first) == [(9, later, high[0])]
     assert ids(second) == [high[1], low]
-    assert [[p, datetime.fromisoformat(at)] for p, at in second["floor"]] == [[9, later], [0, early]]
+    assert marks(second) == [(9, later, high[1]), (0, early, low)]
 
 
 async def test_the_walk_in_any_portions_finds_every_row_in_order(server: Calls) -> None:
     priorities = [n * 37 % 11 for n in range(120)]
     made = [(await server.insert(priority=priority), priority) for priority in priorities]
-    expected = [id for id, _ in sorted(made, key=lambda job: (-job[1], job[0]))]
+    expected = [job for job, _ in sorted(made, key=lambda job: (-job[1], job[0]))]
 
     found: list[int] = []
     floor: object = None
@@ -187,7 +189,7 @@ async def test_what_was_lost_comes_first_and_counts_as_taken(server: Calls) -> N
     assert ids(await server.claim(2, holding=[])) == lost[:2]
 
 
-async def _filled(server: Calls, jobs: int) -> dict[str, object]:
+async def _filled(server: Calls, jobs: int) -> Json:
     for _ in range(jobs + 2):
         await server.insert()
     return await server.claim(jobs)

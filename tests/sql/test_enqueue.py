@@ -151,7 +151,9 @@ async def test_a_batch_that_would_be_misread_is_refused(server: Calls, words: st
 
 async def test_one_refused_job_refuses_the_batch(server: Calls) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        await server.enqueue({"queue": "payment", "type": "a"}, {"queue": "payment", "type": "a", "priority": -1})
+        await server.enqueue(
+            {"queue": "payment", "type": "a"}, {"queue": "payment", "type": "a", "priority": -1}
+        )
     assert await server.value("select count(*) from jobs") == 0
 
 

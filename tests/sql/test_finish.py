@@ -7,7 +7,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.sql.calls import Calls, outcome
+from tests.sql.calls import Calls, Connection, outcome
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
 WORKER = {"types": ["a"], "max_jobs": 5, "lease_seconds": 30, "worker_id": "w", "woken_by": "finish"}
@@ -27,7 +27,6 @@ async def test_completed_keeps_the_result(server: Calls) -> None:
         "status": "completed",
         "run_in_seconds": None,
         "failed_job_id": None,
-        "place": 1,
     }
     row = await server.row(job["id"])
     assert json.loads(row["result"]) == {"charged": "12.50"}
@@ -80,7 +79,7 @@ async def test_a_retry_may_bring_its_own_delay(server: Calls, given: float, kept
     assert (await server.end(await server.take(), "retry", delay_seconds=given))["run_in_seconds"] == kept
 
 
-async def test_the_table_of_delays_stays_at_15_seconds(server: Calls, owner: asyncpg.Connection) -> None:  # type: ignore[type-arg]
+async def test_the_table_of_delays_stays_at_15_seconds(server: Calls, owner: Connection) -> None:
     seconds = [
         await owner.fetchval("select extract(epoch from retry_delay('retry', $1))::integer", counted)
         for counted in range(1, 7)
@@ -129,7 +128,13 @@ async def test_the_merged_claim_takes_every_argument_of_claim(server: Calls) -> 
     lost = (await server.insert(), await server.claim(1))[0]
     fresh = await server.insert()
 
-    claim = {"queue": "payment", **WORKER, "floor": [[0, "2020-01-01T00:00:00Z"]], "sweep": True, "holding": []}
+    claim = {
+        "queue": "payment",
+        **WORKER,
+        "floor": [[0, "2020-01-01T00:00:00Z", 7]],
+        "sweep": True,
+        "holding": [],
+    }
     claimed = (await server.finish(claim=claim))["claim"]
 
     assert [job["id"] for job in claimed["jobs"]] == [lost, fresh]

@@ -40,7 +40,7 @@ async def test_web_takes_a_job_and_worker_runs_it(gateway: Gateway, checkout: Pa
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as door:
             await until("web is ready", lambda: _is_ready(door), patience=30)
-            job = {"type": "prune", "data": {}, "idempotency_key": "from the door"}
+            job: dict[str, object] = {"type": "prune", "data": {}, "idempotency_key": "from the door"}
             async with door.post("/", json=job) as answer:
                 assert answer.status == 401
             token = {"Authorization": "Bearer a token for the door"}

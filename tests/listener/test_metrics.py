@@ -1,0 +1,189 @@
+"""Each fact is one line, without secrets; and no line is worth a job."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from loguru import logger
+
+from devstack.keys import LOCAL
+from listener import events as e
+from listener.jobs import AttemptRef, Job, WokenBy
+from listener.metrics import Metrics, tell_on
+from listener.outcomes import Answer, Cancel, Completed, Dead, ErrorText, Outcome, Recorded, Retry, Snooze
+from listener.redaction import Redactor
+
+SECRET = LOCAL.secret
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECONDS = timedelta(seconds=2)
+JOB = Job(
+    7, "broker", "execute_order", {"card": "4242424242424242", "n": Decimal(1)}, None, 0, NOW, 1, 0, 4, NOW
+)
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where the lines go; the process's own logging comes back after the test."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    levels = {name: logging.getLogger(name).level for name in ("", "realtime", "websockets")}
+    yield io.StringIO()
+    logger.remove()
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def finished(outcome: Outcome, recorded: Recorded) -> e.Finished:
+    return e.Finished(JOB, outcome, recorded, SECONDS, WokenBy.REALTIME)
+
+
+def recorded(
+    status: str = "completed",
+    *,
+    answer: Answer = Answer.RECORDED,
+    run_in: timedelta | None = None,
+    failed_job_id: int | None = None,
+) -> Recorded:
+    return Recorded(AttemptRef("broker", 7, 1), answer, status, run_in, failed_job_id)
+
+
+ERROR = ErrorText("OSError", f"could not reach with {SECRET}", "Traceback")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answer", "level", "told"),
+    [
+        (Completed({"x": 1}), recorded(), "INFO", "completed"),
+        (
+            Snooze(SECONDS, "closed"),
+            recorded("pending", run_in=SECONDS),
+            "INFO",
+            "snoozed (closed); again in 2 s",
+        ),
+        (Cancel("gone"), recorded("cancelled"), "INFO", "cancelled (gone)"),
+        (Retry(ERROR), recorded("pending", run_in=SECONDS), "WARNING", "again in 2 s"),
+        (Retry(ERROR), recorded("failed", failed_job_id=3), "ERROR", "dead letter 3"),
+        (Dead(ERROR), recorded("failed", failed_job_id=3), "ERROR", "dead letter 3"),
+        (Completed(), recorded("pending", answer=Answer.STALE), "WARNING", "STALE"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_became_of_a_job(
+    stream: io.StringIO, outcome: Outcome, answer: Recorded, level: str, told: str
+) -> None:
+    redactor = Redactor([SECRET])
+    tell_on(stream, redactor)
+    metrics = Metrics(redactor)
+    metrics(finished(outcome, answer))
+    (line,) = lines(stream)
+    assert line["level"] == level
+    assert told in str(line["message"])
+    assert (line["queue"], line["job_id"], line["attempt"]) == ("broker", 7, 1)
+    assert (line["duration_seconds"], line["woken_by"]) == (2.0, "realtime")
+    assert SECRET not in stream.getvalue()
+    assert "4242" not in stream.getvalue()
+    assert metrics.counts[outcome.kind] == 1
+    assert metrics.counts["stale outcomes"] == (answer.answer is Answer.STALE)
+
+
+EVENTS: list[e.Event] = [
+    e.Started("worker", ["broker"], ["broker/execute_order"], SECONDS),
+    e.Started("worker", [], [], SECONDS),
+    e.DoorOpen("http://127.0.0.1:8000"),
+    e.Claimed("broker", WokenBy.SWEEP, 3, SECONDS),
+    e.MissedWakeup("broker", 3, SECONDS),
+    e.AttemptsLost("broker", 1, 2),
+    e.AttemptStopped(JOB, "drain"),
+    e.Hearing(SECONDS),
+    e.Deaf("closed", SECONDS),
+    e.Unavailable("broker", f"HTTP 503 {SECRET}", SECONDS),
+    e.Available("broker", SECONDS),
+    e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),
+    e.SlotWithoutHandler("aggregate", "alerts"),
+    e.Swallowed("door", OSError(f"{SECRET} in\nthree\nlines")),
+    e.Draining(3, SECONDS),
+    e.Drained(SECONDS, 1, 0),
+    e.Drained(SECONDS, 1, 2),
+    e.UnknownTypes("broker", {"reindex": 2}),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_is_one_line_without_secrets(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str], event: e.Event
+) -> None:
+    redactor = Redactor([SECRET])
+    tell_on(stream, redactor, "DEBUG")
+    Metrics(redactor)(event)
+    assert len(lines(stream)) == 1
+    assert SECRET not in stream.getvalue()
+    assert "4242" not in stream.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_every_kind_of_event_was_told_here() -> None:
+    kinds = {type(event) for event in EVENTS} | {e.Finished}
+    assert kinds == set(e.Event.__args__)
+
+
+def test_unknown_types_are_told_when_they_change(stream: io.StringIO) -> None:
+    tell_on(stream, redactor := Redactor())
+    metrics = Metrics(redactor)
+    for counts in ({}, {"a": 1}, {"a": 1}, {"a": 2}, {}, {"a": 2}):
+        metrics(e.UnknownTypes("broker", counts))
+    assert [str(line["message"]).rpartition(": ")[2] for line in lines(stream)] == ["a (1)", "a (2)", "a (2)"]
+
+
+def test_on_a_terminal_a_line_is_a_sentence() -> None:
+    stream = Terminal()
+    tell_on(stream, redactor := Redactor())
+    Metrics(redactor)(e.Deaf("closed", SECONDS))
+    logger.remove()
+    assert "deaf to Realtime: closed; sweeps go on  retry_in_seconds=2.0\n" in stream.getvalue()
+
+
+def test_braces_and_tags_in_a_message_are_text(stream: io.StringIO) -> None:
+    tell_on(stream, redactor := Redactor())
+    Metrics(redactor)(e.Deaf("{nothing} <red>%s</red> {0}", SECONDS))
+    assert "{nothing} <red>%s</red> {0}" in str(lines(stream)[0]["message"])
+
+
+def test_a_line_that_cannot_be_written_costs_nothing_but_itself(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(Redactor):
+        def text(self, text: str, payload: object = None) -> str:
+            raise RuntimeError(f"with {SECRET}")
+
+    tell_on(stream, Redactor())
+    Metrics(Broken())(e.Deaf("closed", SECONDS))
+    assert capsys.readouterr().err == "could not log Deaf: RuntimeError\n"
+
+
+def test_other_libraries_are_redacted_and_their_tracebacks_left_out(stream: io.StringIO) -> None:
+    tell_on(stream, Redactor([SECRET]))
+    library = logging.getLogger("some.library")
+    try:
+        raise OSError("4242424242424242")
+    except OSError:
+        library.exception("could not use %s", SECRET)
+    library.info("not told")
+    logging.getLogger("odd").log(35, "a level of its own")
+    first, second = lines(stream)
+    assert (first["message"], first["library"]) == ("could not use ‹secret›", "some.library")
+    assert second["message"] == "a level of its own"
+    assert "4242" not in stream.getvalue()

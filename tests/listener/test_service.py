@@ -1,0 +1,201 @@
+"""A process put together: it works, tells how it is, and ends as it promised."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import NoReturn
+
+import aiohttp
+import pytest
+
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL
+from listener import service as room
+from listener.config import Tempo, read_config
+from listener.events import DoorOpen, Event
+from listener.jobs import NewJob
+from listener.metrics import Metrics
+from listener.redaction import Redactor
+from listener.registry import Handler, Registry
+from listener.resources import Resource, Settings
+from listener.service import Plan, Service
+from listener.store import connected
+from tests.listener.working import QUEUE, Anything, Connection, Gate, registry_of, row, runs
+from tests.waiting import until
+
+TEMPO = Tempo(grace=timedelta(seconds=10), reconnect=timedelta(milliseconds=20))
+PLAN = Plan([QUEUE], places=5, port=0, schedules=False)
+
+
+class LeftError(Exception):
+    """Stands for the end of the process."""
+
+
+class Process:
+    def __init__(
+        self, gateway: Gateway, *handlers: Handler, plan: Plan = PLAN, registry: Registry | None = None
+    ) -> None:
+        config = read_config({"SUPABASE_URL": gateway.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret})
+        self.left = asyncio.Event()
+        registry = registry or registry_of(*handlers)
+        self.service = Service(config, registry, plan, tempo=TEMPO, leave=self.leave)
+        self.gateway = gateway
+
+    def leave(self, code: int) -> NoReturn:
+        assert code == 1
+        self.left.set()
+        raise LeftError
+
+    async def enqueue(self, type_: str) -> int:
+        async with connected(self.gateway.url, LOCAL.service_role, "producer") as store:
+            return (await store.enqueue([NewJob(QUEUE, type_)]))[0].id
+
+    @property
+    def is_ready(self) -> bool:
+        health = self.service.health()
+        return not health.problems and len(self.service._workers) == len(self.service._plan.queues)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(self.service.run())
+        try:
+            await until("it is ready", lambda: task.done() or self.is_ready)
+            yield task
+            self.service.stop()
+            await until("it has ended", task.done)
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.service.metrics.counts)
+
+
+async def test_it_works_and_says_so(gateway: Gateway, owner: Connection) -> None:
+    async def quick(_payload: Anything) -> None: ...
+
+    process = Process(gateway, runs(quick))
+    async with process.running():
+
+        def facts() -> dict[str, object]:
+            return dict(process.service.health().facts)
+
+        await until("Realtime is ready", lambda: "'ready': True" in str(facts()["realtime"]))
+        await process.enqueue("quick")
+        await until("it is done", lambda: process.counts.get("completed") == 1)
+        assert facts()["queues"] == {QUEUE: {"running": 0, "places": 5}}
+        assert facts()["worker_id"] == process.service.worker_id
+    assert await owner.fetchval("select woken_by from jobs") == "realtime"
+
+
+async def test_what_runs_may_finish_within_the_grace(gateway: Gateway, owner: Connection) -> None:
+    gate = Gate()
+    process = Process(gateway, runs(gate.gated))
+    async with process.running() as task:
+        id_ = await process.enqueue("gated")
+        await until("it runs", lambda: gate.inside == 1)
+        process.service.stop()
+        await until("it drains", lambda: "draining" in str(process.service.health().problems))
+        late = await process.enqueue("gated")
+        gate.open.set()
+        await until("it has ended", task.done)
+    assert (await row(owner, id_))["status"] == "completed"
+    assert (await row(owner, late))["attempt"] == 0
+
+
+async def test_a_second_signal_ends_the_grace(gateway: Gateway, owner: Connection) -> None:
+    gate = Gate()
+    process = Process(gateway, runs(gate.gated))
+    async with process.running():
+        id_ = await process.enqueue("gated")
+        await until("it runs", lambda: gate.inside == 1)
+        process.service.stop()
+    job = await row(owner, id_)
+    assert (job["status"], job["attempt"], job["uncounted"]) == ("pending", 1, 1)
+    assert not process.left.is_set()
+
+
+async def test_a_handler_that_does_not_stop_is_left_to_its_lease(
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_CLEAN_UP_SECONDS", 0.05)
+    inside = asyncio.Event()
+    process: Process
+
+    async def deaf(_payload: Anything) -> None:
+        inside.set()
+        while not process.left.is_set():
+            with suppress(asyncio.CancelledError):
+                await process.left.wait()
+
+    process = Process(gateway, runs(deaf))
+    id_ = await process.enqueue("deaf")
+    with pytest.RaisesGroup(LeftError):
+        async with process.running():
+            await inside.wait()
+            process.service.stop()
+    job = await row(owner, id_)
+    assert job["status"] == "running"
+    assert job["lease_expires_at"] is not None
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_left_to_its_lease(
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_CLEAN_UP_SECONDS", 0.05)
+    gate = Gate()
+    process = Process(gateway, runs(gate.gated))
+    id_ = await process.enqueue("gated")
+    with pytest.RaisesGroup(LeftError):
+        async with process.running():
+            await until("it runs", lambda: gate.inside == 1)
+            gateway.faults.refuse["/rest/v1/rpc"] = 1000
+            process.service.stop()
+    assert (await row(owner, id_))["status"] == "running"
+
+
+async def test_the_door_alone_needs_no_realtime_and_runs_nothing(gateway: Gateway, owner: Connection) -> None:
+    gateway.faults.realtime_off = True
+    urls: list[str] = []
+
+    class Listening(Metrics):
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, DoorOpen):
+                urls.append(event.url)
+
+    process = Process(gateway, plan=Plan([], port=0, schedules=False))
+    process.service.metrics = Listening(Redactor())
+    async with process.running(), aiohttp.ClientSession() as http:
+        await until("the door is open", lambda: bool(urls))
+        async with http.post(urls[0], json={"type": "prune"}) as answer:
+            assert answer.status == 201
+        assert "realtime" not in process.service.health().facts
+    assert await owner.fetchval("select status from jobs") == "pending"
+
+
+async def test_a_resource_that_does_not_open_ends_it_before_it_claims(
+    gateway: Gateway, owner: Connection
+) -> None:
+    async def broken(_settings: Settings) -> AsyncIterator[object]:
+        raise ConnectionError("no such provider")
+        yield
+
+    registry = Registry(registry_of().handlers, (), (Resource(float, (), broken),))
+    with pytest.raises(ConnectionError, match="no such provider"):
+        await Process(gateway, registry=registry).service.run()
+
+
+async def test_a_loop_that_breaks_brings_the_whole_process_down(gateway: Gateway) -> None:
+    """Half alive is worse than dead: the platform starts a dead one anew."""
+
+    async def quick(_payload: Anything) -> None: ...
+
+    process = Process(gateway, runs(quick))
+    with pytest.RaisesGroup(pytest.RaisesGroup(AttributeError)):
+        async with process.running() as task:
+            process.service._workers[0]._registry = None  # type: ignore[assignment]
+            await process.enqueue("quick")
+            await until("it has ended", task.done)

@@ -1,0 +1,70 @@
+"""The same files on every PostgreSQL that they promise to run on, from a plain server to a finished job."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder, wheel_binaries
+from listener.migrate import migrate, migrations
+from tests.skips import POSTGRES_15
+from tests.sql.calls import Calls, outcome
+
+
+@pytest.fixture(params=["15", "16", "18"])
+async def migrated(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, str]]:
+    """A major version and the address of a migrated database on it."""
+    version: str = request.param
+    binaries = POSTGRES_15.path() if version == "15" else wheel_binaries(version)
+    with throw_away_folder() as folder:
+        async with Postgres(folder, binaries=binaries) as server:
+            await bootstrap(server.dsn(user=SUPERUSER))
+            await migrate(server.dsn(), migrations())
+            yield version, server.dsn()
+
+
+async def test_a_whole_life_on_each_version(migrated: tuple[str, str]) -> None:
+    version, address = migrated
+    connection = await asyncpg.connect(address)
+    try:
+        assert (await connection.fetchval("show server_version")).startswith(version)
+        await connection.execute("set role service_role")
+        calls = Calls(connection)
+
+        direct = await calls.insert("a", priority=1)
+        parent = await calls.value("insert into jobs (queue, type) values ('payment', 'a') returning id")
+        [called, again] = await calls.enqueue(
+            *2 * [{"queue": "payment", "type": "a", "idempotency_key": "k"}]
+        )
+        assert again == {"id": called["id"], "created": False}
+
+        claimed = await calls.claim(2, sweep=True)
+        assert [job["id"] for job in claimed["jobs"]] == [direct, parent]
+        assert await calls.heartbeat(*claimed["jobs"]) == {"lost": [], "cancel": []}
+        assert (await calls.cancel(parent))["asked"] == [parent]
+
+        answer = await calls.finish(
+            outcome(claimed["jobs"][0], "dead", error_class="E", error_message="m"),
+            outcome(claimed["jobs"][1], "retry"),
+            claim={
+                "queue": "payment",
+                "types": ["a"],
+                "max_jobs": 5,
+                "lease_seconds": 30,
+                "worker_id": "w",
+                "woken_by": "finish",
+                "floor": claimed["floor"],
+            },
+        )
+        assert [said["status"] for said in answer["outcomes"]] == ["failed", "cancelled"]
+        assert [job["id"] for job in answer["claim"]["jobs"]] == [called["id"]]
+        assert (await calls.end(answer["claim"]["jobs"][0]))["answer"] == "recorded"
+        assert (await calls.end(answer["claim"]["jobs"][0]))["answer"] == "repeated"
+
+        letter = answer["outcomes"][0]["failed_job_id"]
+        assert (await calls.replay())["replayed"] == [{"failed_job_id": letter, "job_id": direct}]
+        assert (await calls.take())["attempt"] == 2
+        assert (await calls.prune(0, 0))["jobs"] == 2
+        assert await calls.value("select canary('x')") == "{}"
+    finally:
+        await connection.close()
