@@ -124,7 +124,7 @@ async def check(connection: Connection, bindings: Sequence[Binding], role: str) 
         try:
             await _check(connection, binding, role)
         except asyncpg.PostgresError as error:
-            if error.sqlstate is None or error.sqlstate[:2] in AWAY:
+            if (error.sqlstate or "")[:2] in AWAY:
                 raise
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
             raise _exception(binding, f"{error.sqlstate} ({name}) {error.args[0]}") from error

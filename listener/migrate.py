@@ -79,6 +79,11 @@ async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migrati
         return missing
 
 
+def _bare(text: str) -> str:
+    """The text as both writers of the history keep it: we record a file whole, the CLI cuts it at its semicolons."""
+    return re.sub(r"[;\s]+", "", text)
+
+
 @asynccontextmanager
 async def _locked(database_url: str) -> AsyncIterator[Connection]:
     try:
@@ -119,8 +124,7 @@ async def _refuse_strangers(
             problems.append(
                 f"Migration {one.version} of this database is {name!r}, not our {one.name!r}: another project's."
             )
-        # One statement: this program's own record, the whole file. The CLI records each statement by itself.
-        elif statements is not None and len(statements) == 1 and statements[0] != one.text:
+        elif statements and _bare("".join(statements)) != _bare(one.text):
             problems.append(
                 f"{one.label}.sql was applied in an earlier form. Before release 1.0 the files are edited in place:"
                 " start with a fresh database (`supabase db reset`)."

@@ -188,7 +188,7 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
 
 
 def _family_modules(root: ModuleType, wanted: set[str] | None) -> Iterator[ModuleType]:
-    """Imports each module one level below the family packages; `clients` and other helpers are no families."""
+    """Imports each module one level below; a package that is no family, as `clients`, just has no handlers."""
     for family in pkgutil.iter_modules(root.__path__):
         if not family.ispkg or (wanted is not None and family.name not in wanted):
             continue

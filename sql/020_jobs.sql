@@ -38,13 +38,15 @@ create table public.jobs (
     constraint "status is pending, running, completed, cancelled or failed"
     check (status in ('pending', 'running', 'completed', 'cancelled', 'failed')),
     constraint "type must be a lower-case word, for example sync_positions"
-    check (type ~ '^[a-z][a-z0-9_]*$'),
+    check (type ~ '^[a-z][a-z0-9_]{0,99}$'),
     constraint "data must be a JSON object, for example {}"
     check (jsonb_typeof(data) = 'object'),
+    constraint "data must be nested less than 100 levels deep"              -- which all clients can read
+    check (not jsonb_path_exists(data, '$.**{100}')),
     constraint "priority must be from 0 to 100, larger is sooner"
     check (priority between 0 and 100),
-    constraint "run_at must be a finite time"
-    check (isfinite(run_at)),
+    constraint "run_at must be a time in the years 1 to 9999"               -- which all clients can read
+    check (run_at >= '0001-01-01 00:00+00' and run_at < '10000-01-01 00:00+00'),
     constraint "max_attempts must be 1 or more"
     check (max_attempts >= 1),
     constraint "idempotency_key must be 1 to 500 characters, or null"

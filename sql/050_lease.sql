@@ -8,6 +8,10 @@
 -- is empty, such a join may be turned around and read every job for each call, and the session keeps that
 -- plan when the table has filled up (seconds per call at a million rows). A bitmap scan cannot be made
 -- without a condition, so with all other ways off only the look-up by id is left.
+--
+-- By id alone, which is unique over all queues, although the queue is known: PostgreSQL 18.4 crashes when a
+-- row has changed under a statement that picks its partition row by row (a look at the row once more
+-- spoils what the picking remembers). A queue given as a parameter of the whole statement is harmless.
 
 -- Renews the leases of `attempts` = [[queue, id, attempt], …] and answers {"lost": […], "cancel": […]}.
 -- Callers: each worker process, all its leases in one call, a few times per lease.
@@ -44,8 +48,7 @@ begin
             select locked.id, locked.cancel_requested
             from public.jobs as locked
             where
-                locked.queue = w.queue
-                and locked.id = w.id
+                locked.id = w.id
                 and locked.attempt = w.attempt
                 and locked.lease_expires_at is not null
             for no key update
@@ -58,7 +61,7 @@ begin
             lease_expires_at = now_at + make_interval(secs => heartbeat.lease_seconds),
             updated_at = now_at
         from held as h
-        where h.live and j.queue = h.queue and j.id = h.id
+        where h.live and j.id = h.id
     )
 
     select jsonb_build_object(
@@ -123,7 +126,7 @@ begin
             cancel_requested = true,
             updated_at = now_at
         from known as k
-        where k.answer <> 'unchanged' and j.queue = k.queue and j.id = k.id
+        where k.answer <> 'unchanged' and j.id = k.id
     )
 
     select jsonb_build_object(

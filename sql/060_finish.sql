@@ -120,7 +120,7 @@ begin
         left join lateral (
             select locked.*
             from public.jobs as locked
-            where locked.queue = w.queue and locked.id = w.id
+            where locked.id = w.id
             for no key update
         ) as j on true
     ),
@@ -158,7 +158,7 @@ begin
             updated_at = now_at,
             finished_at = case when v.status_now <> 'pending' then now_at end
         from verdict as v
-        where v.answer = 'recorded' and j.queue = v.queue and j.id = v.id
+        where v.answer = 'recorded' and j.id = v.id
     ),
 
     given_up as (

@@ -46,7 +46,7 @@ begin
         left join lateral (
             select locked.status, locked.attempt
             from public.jobs as locked
-            where locked.queue = a.queue and locked.id = a.job_id
+            where locked.id = a.job_id
             for no key update
         ) as j on true
     ),
@@ -61,7 +61,7 @@ begin
             finished_at = null,
             updated_at = now_at
         from known as k
-        where k.replayable and j.queue = k.queue and j.id = k.job_id
+        where k.replayable and j.id = k.job_id
     ),
 
     marked as (

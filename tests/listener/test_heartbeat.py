@@ -129,7 +129,7 @@ async def test_all_queues_of_a_process_share_a_beat(gateway: Gateway) -> None:
 
 async def test_idle_workers_send_no_beats(gateway: Gateway) -> None:
     async with working(gateway) as shop:
-        await until("the first look is done", lambda: shop.worker.problem is None)
+        await shop.has_looked()
         calls = shop.store.calls
         swift = Tempo(lease=timedelta(milliseconds=3), reconnect=timedelta(milliseconds=1))
         async with beating(shop, tempo=swift):

@@ -122,8 +122,21 @@ async def test_a_foreign_table_beside_a_foreign_history_is_left_alone(
 async def test_a_file_that_was_edited_after_it_was_applied(fresh: str, visitor: Connection) -> None:
     await migrate(fresh, [ONE])
     with pytest.raises(ConfigError, match=r"010_one.sql was applied in an earlier form"):
-        await migrate(fresh, [replace(ONE, text=ONE.text + " "), TWO])
+        await migrate(fresh, [replace(ONE, text=ONE.text + " -- one more"), TWO])
     assert await tables(visitor) == ["one"]
+
+
+async def test_a_file_that_was_edited_after_the_command_line_applied_it(
+    fresh: str, visitor: Connection
+) -> None:
+    await migrate(fresh, [ONE])
+    cut = [statement.strip() for statement in ONE.text.split(";") if statement.strip()]
+    assert len(cut) == 2
+    await visitor.execute("update supabase_migrations.schema_migrations set statements = $1", cut)
+    assert await migrate(fresh, [ONE]) == []
+    await visitor.execute("update supabase_migrations.schema_migrations set statements = $1", cut[:1])
+    with pytest.raises(ConfigError, match=r"010_one.sql was applied in an earlier form"):
+        await migrate(fresh, [ONE])
 
 
 async def test_the_history_of_another_project(fresh: str, visitor: Connection) -> None:

@@ -49,7 +49,7 @@ async def test_what_is_open_is_closed_when_the_next_one_fails() -> None:
 
     async def broken(_settings: Settings) -> AsyncIterator[object]:
         raise OSError("cannot connect")
-        yield
+        yield  # noqa: V201
 
     with pytest.raises(OSError, match="cannot connect"):
         async with opened([text, Resource(float, (), broken)], {"SOME_KEY": "value"}):

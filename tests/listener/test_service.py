@@ -181,7 +181,7 @@ async def test_a_resource_that_does_not_open_ends_it_before_it_claims(
 ) -> None:
     async def broken(_settings: Settings) -> AsyncIterator[object]:
         raise ConnectionError("no such provider")
-        yield
+        yield  # noqa: V201
 
     registry = Registry(registry_of().handlers, (), (Resource(float, (), broken),))
     with pytest.raises(ConnectionError, match="no such provider"):

@@ -25,6 +25,7 @@ async def test_a_job_runs_and_is_completed(gateway: Gateway, owner: Connection) 
         return {"twice": payload.model_dump()["size"] * 2}
 
     async with working(gateway, runs(look)) as shop:
+        await shop.has_looked()
         id_ = await shop.job("look", {"size": 21})
         finished = await shop.finishes(1)
     assert finished.recorded.answer is Answer.RECORDED

@@ -62,7 +62,7 @@ async def test_a_claim_under_way_when_the_drain_begins_is_handed_back(
 ) -> None:
     gate = Gate()
     async with working(gateway, runs(gate.gated)) as shop:
-        await until("the first look is done", lambda: shop.worker.problem is None)
+        await shop.has_looked()
         (id_,) = [one.id for one in await shop.store.enqueue([NewJob(QUEUE, "gated")])]
         async with owner.transaction():
             await owner.execute("lock table maintenance_jobs in exclusive mode")

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 
 from devstack.gateway import Gateway
@@ -38,7 +37,7 @@ async def test_lost_answers_double_nothing(
         ran[job.id] += 1
 
     async with working(gateway, runs(once), places=7) as shop:
-        await until("the first look is done", lambda: shop.worker.problem is None)
+        await shop.has_looked()
         gateway.faults.lose_answers = {name: times for name in ("claim", "finish") if lost in {name, "both"}}
         ids = await shop.enqueue("once", count=JOBS)
         await shop.finishes(JOBS)
@@ -173,7 +172,7 @@ async def test_the_sweep_finds_what_nobody_announced(gateway: Gateway, owner: Co
 
     sweeping = Tempo(sweep=timedelta(milliseconds=50))
     async with working(gateway, runs(forgotten), tempo=sweeping) as shop:
-        await until("the first look is done", lambda: shop.worker.problem is None)
+        await shop.has_looked()
         await owner.execute(
             "insert into maintenance_jobs (type, run_at) values ('forgotten', now() - interval '9 s')"
         )
@@ -189,7 +188,7 @@ async def test_a_row_for_later_is_waited_for_without_a_bell(gateway: Gateway) ->
         pass
 
     async with working(gateway, runs(soon)) as shop:
-        await until("the first look is done", lambda: shop.worker.problem is None)
+        await shop.has_looked()
         run_at = datetime.now(UTC) + timedelta(milliseconds=150)
         await shop.store.enqueue([NewJob(QUEUE, "soon", run_at=run_at)])
         shop.bell.ring(WokenBy.REALTIME)
@@ -216,16 +215,7 @@ async def test_a_monstrous_payload_harms_nobody_but_its_own_job(
         raise RuntimeError("with this payload")
 
     await owner.execute(f"insert into maintenance_jobs (type, data) select 'fail', {data}")
-    await owner.execute("insert into maintenance_jobs (type) values ('ok')")
+    await owner.execute("insert into maintenance_jobs (type, run_at) values ('ok', '0001-01-01 00:00+00')")
     async with working(gateway, runs(ok), runs(fail)) as shop:
         await shop.finishes(2)
     assert await owner.fetchval("select status from jobs where type = 'ok'") == "completed"
-
-
-@pytest.mark.xfail(reason="the table does not refuse it yet: it can be claimed and not be read", strict=True)
-async def test_data_too_deep_to_be_read_is_refused_at_the_insert(owner: Connection) -> None:
-    with pytest.raises(asyncpg.CheckViolationError):
-        await owner.execute(
-            "insert into maintenance_jobs (type, data)"
-            """ select 'note', (repeat('{"a":', 1500) || '1' || repeat('}', 1500))::jsonb"""
-        )

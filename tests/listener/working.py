@@ -127,6 +127,10 @@ class Shop:
         assert len(self.finished) == count
         return self.finished[count - 1]
 
+    async def has_looked(self) -> None:
+        """Waits until the look at the start is done, so that what comes is found by a later one."""
+        await until("the first look is done", lambda: self.worker.problem is None)
+
     async def runs_jobs(self, count: int) -> None:
         await until(f"{count} handlers run", lambda: len(self.worker.running) == count)
 
