@@ -21,7 +21,7 @@ import asyncpg
 from devstack import records
 from devstack.bindings import Binding, Filter, check
 from devstack.faults import Faults
-from devstack.pgoutput import Change, Relation, Row
+from devstack.pgoutput import Change, Kind, Relation, Row
 from devstack.records import Record, Seen
 from devstack.slot import Slot, position
 
@@ -60,7 +60,8 @@ class Changes:
 
     def __init__(self, dsn: str, *, faults: Faults, at_once: bool) -> None:
         self._dsn = dsn
-        self._slot = Slot(dsn)
+        self._slot = Slot(dsn, wants=self._wants, changed=self._forget)
+        self._seen: dict[tuple[Relation, str], Seen] = {}
         self._faults = faults
         self._at_once = at_once
         self._lock = asyncio.Lock()
@@ -116,6 +117,17 @@ class Changes:
         self._subscriptions.discard(subscription)
         if not self._subscriptions:
             self._subscribed.clear()
+
+    def _wants(self, kind: Kind, relation: Relation) -> bool:
+        return any(
+            binding.wants(kind, relation)
+            for subscription in self._subscriptions
+            for binding in subscription.bindings
+        )
+
+    def _forget(self) -> None:
+        """Tables or rights may have changed. The word comes with the answer to the reading that follows the change."""
+        self._seen.clear()
 
     async def lose(self) -> None:
         """Drops the slot: what was committed and not yet read is lost, silently."""
@@ -192,8 +204,7 @@ class Changes:
     async def _events(
         self, relation: Relation, role: str, columns: Columns, group: _Group
     ) -> list[tuple[int, Subscription, str]]:
-        connection = await self._slot.open()
-        seen = await records.look(connection, relation, role)
+        seen = await self._look(relation, role)
         if seen is None:
             LOG.warning("%s.%s is gone, its changes are not delivered", relation.schema, relation.table)
             return []
@@ -218,6 +229,15 @@ class Changes:
                     events.append((at, each, _payload(ids, data)))
         return events
 
+    async def _look(self, relation: Relation, role: str) -> Seen | None:
+        """How the role sees the table; asked once until the database says that something has changed."""
+        seen = self._seen.get((relation, role))
+        if seen is None:
+            seen = await records.look(await self._slot.open(), relation, role)
+            if seen is not None:
+                self._seen[relation, role] = seen
+        return seen
+
     async def _render(
         self, seen: Seen, group: _Group, filters: Sequence[Filter]
     ) -> tuple[dict[int, Record], dict[int, Record]]:
@@ -240,7 +260,7 @@ class Changes:
 
     async def _hidden(self, seen: Seen, group: _Group) -> set[tuple[int, str]]:
         """Which changes row level security hides from whom, as (place, claims)."""
-        if not seen.row_security:
+        if not seen.row_security or seen.sees_all:
             return set()
         connection = await self._slot.open()
         asked: dict[tuple[str, str], dict[int, Row]] = {}

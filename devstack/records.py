@@ -34,7 +34,8 @@ select a.attname as name, t.typname as type, pg_catalog.format_type(t.oid, null)
   p.position - 1 as position,
   pg_catalog.pg_get_expr(d.adbin, d.adrelid) as expression,
   coalesce(has_column_privilege($3::name, a.attrelid, a.attnum, 'SELECT'), false) as selectable,
-  coalesce(a.attnum = any (i.indkey), false) as is_key, c.relrowsecurity as row_security
+  coalesce(a.attnum = any (i.indkey), false) as is_key, c.relrowsecurity as row_security,
+  (select r.rolbypassrls or r.rolsuper from pg_catalog.pg_roles as r where r.rolname = $3) as sees_all
 from pg_catalog.pg_attribute as a
 join pg_catalog.pg_class as c on c.oid = a.attrelid
 join pg_catalog.pg_type as t on t.oid = a.atttypid
@@ -73,6 +74,8 @@ class Seen:
     relation: Relation
     fields: tuple[Field, ...]
     row_security: bool
+    sees_all: bool
+    """Whether row level security, where it is on, does not apply to the role."""
 
     def narrowed(self, columns: tuple[str, ...] | None) -> Seen:
         """The same table for one who asked for some columns only; the key is always shown."""
@@ -124,7 +127,7 @@ async def look(connection: Connection, relation: Relation, role: str) -> Seen | 
         )
         for row in found
     )
-    return Seen(relation, fields, row_security=found[0]["row_security"])
+    return Seen(relation, fields, found[0]["row_security"], found[0]["sees_all"])
 
 
 async def render(
@@ -211,11 +214,10 @@ def _event(change: Change, parts: dict[str, str]) -> str:
 
 def _rendering(seen: Seen, filters: Sequence[Filter]) -> str:
     """SQL over $1 (rows: `v` the texts, `hidden` the columns to leave out) and $2 (the filters' values)."""
-    logged = ", ".join(
-        f"{_cast(field)} as {field.quoted}" for field in seen.fields if field.position is not None
-    )
+    fields = _needed(seen, filters)
+    logged = ", ".join(f"{_cast(field)} as {field.quoted}" for field in fields if field.position is not None)
     computed = "".join(
-        f", ({field.expression}) as {field.quoted}" for field in seen.fields if field.expression is not None
+        f", ({field.expression}) as {field.quoted}" for field in fields if field.expression is not None
     )
     tests = ", ".join(_test(seen, tested, at) for at, tested in enumerate(filters, start=1))
     return f"""
@@ -234,6 +236,13 @@ def _rendering(seen: Seen, filters: Sequence[Filter]) -> str:
     cross join lateral (select octet_length(shown.record::text) > {LARGEST_RECORD} as too_large) as size
     where cardinality($2::text[]) >= 0
     order by n.i"""
+
+
+def _needed(seen: Seen, filters: Sequence[Filter]) -> Sequence[Field]:
+    """The fields that are shown or tested; all of them where one is computed from others."""
+    tested = {each.column for each in filters}
+    needed = [field for field in seen.fields if field.selectable or field.name in tested]
+    return needed if all(field.expression is None for field in needed) else seen.fields
 
 
 def _cast(field: Field) -> str:

@@ -7,14 +7,14 @@ any statement on it, loses all changes that were committed but not yet read, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import asyncpg
 
 from devstack.bindings import PUBLICATION
-from devstack.pgoutput import Change, Decoder
+from devstack.pgoutput import Change, Decoder, Kind, Relation
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -25,42 +25,69 @@ INSERTED: Final = "select pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_cat
 READ: Final = """select data from pg_catalog.pg_logical_slot_get_binary_changes(
     $1, null, null, 'proto_version', '1', 'publication_names', $2)"""
 
+# Every reading goes through the log again from the last mark of the running transactions, 1 ms for each MB here. The
+# server writes one every 15 seconds, which a busy queue fills with tens of MB: a mark per half MB keeps readings short.
+MARK: Final = "select pg_catalog.pg_log_standby_snapshot()"
+MARK_BYTES: Final = 512 * 1024
+MARKS_SINCE: Final = 16  # the major version that has this function
+
 
 class Slot:
-    """Not safe for concurrent use: the owner holds a lock around every call."""
+    """Not safe for concurrent use: the owner holds a lock around every call.
 
-    def __init__(self, dsn: str) -> None:
+    Only changes that someone `wants` are read. `changed` is called when tables or rights may have changed: at every
+    opening, and when the database says so (as it does to the REST side).
+    """
+
+    def __init__(
+        self, dsn: str, *, wants: Callable[[Kind, Relation], bool], changed: Callable[[], None]
+    ) -> None:
         self._dsn = dsn
         self._name = ""
+        self._wants = wants
+        self._changed = changed
         self._connection: Connection | None = None
-        self._decoder = Decoder()
+        self._decoder = Decoder(wants)
         self._read_to = -1
+        self._marked_at = 0
 
     async def open(self) -> Connection:
         """The connection, with its slot made if there is none. Making one waits for the transactions that are
         writing in the whole server at that moment; changes committed before are not in it."""
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
-        settings = {"application_name": "devstack realtime", "timezone": "UTC"}
+        settings = {
+            "application_name": "devstack realtime",
+            "timezone": "UTC",
+            "plan_cache_mode": "force_generic_plan",
+        }
         connection = await asyncpg.connect(self._dsn, server_settings=settings)
         try:
             self._name = f"devstack_realtime_{uuid4().hex}"
             create = "select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', true)"
             await connection.execute(create.replace("$1", f"'{self._name}'"))
+            await connection.add_listener("pgrst", self._on_notify)
         except BaseException:
             connection.terminate()
             raise
-        self._connection, self._decoder, self._read_to = connection, Decoder(), -1
+        self._connection, self._decoder, self._read_to = connection, Decoder(self._wants), -1
+        self._changed()
         return connection
 
+    def _on_notify(self, *_: object) -> None:
+        self._changed()
+
     async def read(self) -> list[Change]:
-        """All changes committed since the last reading, in commit order. Cheap when nothing was written."""
+        """All wanted changes committed since the last reading, in commit order. Cheap when nothing was written."""
         connection = await self.open()
         flushed = int(await connection.fetchval(FLUSHED))
         if flushed == self._read_to:
             return []
         messages = await connection.fetch(READ, self._name, PUBLICATION)
         self._read_to = flushed  # what was flushed in the meantime is looked at again: no harm
+        if flushed - self._marked_at > MARK_BYTES and connection.get_server_version().major >= MARKS_SINCE:
+            await connection.execute(MARK)
+            self._marked_at = flushed
         decoded = (self._decoder.feed(message["data"]) for message in messages)
         return [change for change in decoded if change is not None]
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sql.calls import Calls, Connection, Json, outcome
 
-JOBS = 1_500
+JOBS = 1_000
 LOOPS = 4
 TYPES = ["a", "b"]
 
