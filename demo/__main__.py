@@ -79,7 +79,7 @@ Everything stays up until Ctrl-C. Some lines to paste into another terminal:
     .venv/bin/pulse worker --queues maintenance
 
   # or SQL, with any client
-  psql {server.dsn()}
+  psql '{server.dsn()}'
 """,
         flush=True,
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import pwd
 import shutil
@@ -32,6 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypedDict
 
+LOG: Final = logging.getLogger("devstack.postgres")
 SUPERUSER: Final = "supabase_admin"
 BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.sql")
 READY_LINE: Final = 7  # of postmaster.pid, counted from 0
@@ -327,6 +329,7 @@ def _reachable_binaries(binaries: Path, account: pwd.struct_passwd | None) -> Pa
     key = sha256(f"{tree}:{(binaries / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = Path("/var/tmp") / f"devstack-postgres-{key}"
     if not copy.exists():
+        LOG.warning("The server's user cannot reach %s: its programs are copied to %s.", tree, copy)
         fresh = Path(tempfile.mkdtemp(prefix=copy.name, dir=copy.parent))
         shutil.copytree(tree, fresh / place, dirs_exist_ok=True, symlinks=True)
         if libraries.is_dir():

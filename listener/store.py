@@ -23,6 +23,7 @@ from listener.outcomes import Answer, Outcome, Recorded, to_json
 # Longer than the 8 s after which the API's own statement timeout answers, so that we hear its answer.
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
+_CHECK_VIOLATION = "23514"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,5 +301,9 @@ def _error(body: bytes) -> tuple[str, str]:
     if not isinstance(said, dict):
         return "", ""
     words = cast("dict[str, object]", said)
-    hint = words.get("hint")
-    return str(words.get("code") or ""), f"{words.get('message') or ''}{f' ({hint})' if hint else ''}"
+    code, message, hint = (str(words.get(name) or "") for name in ("code", "message", "hint"))
+    if code == _CHECK_VIOLATION:
+        message = message.rpartition(' constraint "')[2].removesuffix(
+            '"'
+        )  # our constraints are named by a sentence
+    return code, f"{message} ({hint})" if hint else message

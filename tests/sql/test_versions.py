@@ -7,15 +7,18 @@ import pytest
 
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder, wheel_binaries
 from listener.migrate import migrate, migrations
-from tests.skips import POSTGRES_15
+from tests.skips import POSTGRES_15, POSTGRES_17
 from tests.sql.calls import Calls, outcome
 
 
-@pytest.fixture(params=["15", "16", "18"])
+OTHERS = {"15": POSTGRES_15, "17": POSTGRES_17}
+
+
+@pytest.fixture(params=["15", "16", "17", "18"])
 async def migrated(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, str]]:
     """A major version and the address of a migrated database on it."""
     version: str = request.param
-    binaries = POSTGRES_15.path() if version == "15" else wheel_binaries(version)
+    binaries = OTHERS[version].path() if version in OTHERS else wheel_binaries(version)
     with throw_away_folder() as folder:
         async with Postgres(folder, binaries=binaries) as server:
             await bootstrap(server.dsn(user=SUPERUSER))
