@@ -10,7 +10,6 @@ from listener.migrate import migrate, migrations
 from tests.skips import POSTGRES_15, POSTGRES_17
 from tests.sql.calls import Calls, outcome
 
-
 OTHERS = {"15": POSTGRES_15, "17": POSTGRES_17}
 
 
