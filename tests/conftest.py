@@ -56,6 +56,16 @@ async def database(cluster: Postgres) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def fresh(cluster: Postgres) -> AsyncIterator[str]:
+    """The address of a database as a new Supabase project has it: its roles and schemas, nothing of ours."""
+    name = f"fresh_{next(_numbers)}"
+    await _execute(cluster, f"create database {name}")
+    await bootstrap(cluster.dsn(name, SUPERUSER))
+    yield cluster.dsn(name)
+    await _execute(cluster, f"drop database {name} with (force)")
+
+
+@pytest.fixture
 async def gateway(database: str) -> AsyncIterator[Gateway]:
     """The development stack in front of the fresh database, delivering at once."""
     async with Gateway(database) as running:

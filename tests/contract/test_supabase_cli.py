@@ -1,20 +1,15 @@
 """The Supabase command line takes our files as they are, and shares its history with `pulse migrate`."""
 
 import asyncio
-import itertools
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from devstack.postgres import SUPERUSER, Postgres, bootstrap
 from listener.migrate import migrate, migrations
 from tests.skips import SUPABASE_CLI
 from tests.sql.calls import Calls
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -23,18 +18,6 @@ def folder(checkout: Path, tmp_path: Path) -> Path:
     shutil.copytree(checkout / "supabase", tmp_path / "supabase", symlinks=True)
     shutil.copytree(checkout / "sql", tmp_path / "sql")
     return tmp_path
-
-
-@pytest.fixture
-async def project(cluster: Postgres) -> AsyncIterator[str]:
-    """The address of a database with Supabase's roles and schemas and nothing of ours."""
-    name = f"pushed_{next(_numbers)}"
-    admin = await asyncpg.connect(cluster.dsn("postgres", SUPERUSER))
-    await admin.execute(f"create database {name}")
-    await bootstrap(cluster.dsn(name, SUPERUSER))
-    yield cluster.dsn(name)
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
 
 
 async def supabase(folder: Path, *words: str) -> str:
@@ -53,13 +36,13 @@ async def supabase(folder: Path, *words: str) -> str:
 
 
 async def test_push_applies_all_our_files_and_migrate_then_has_nothing_to_do(
-    project: str, folder: Path
+    fresh: str, folder: Path
 ) -> None:
-    told = await supabase(folder, "db", "push", "--db-url", project, "--yes")
+    told = await supabase(folder, "db", "push", "--db-url", fresh, "--yes")
     for one in migrations():
         assert f"{one.label}.sql" in told
 
-    connection = await asyncpg.connect(project)
+    connection = await asyncpg.connect(fresh)
     try:
         await connection.execute("set role service_role")
         calls = Calls(connection)
@@ -68,12 +51,12 @@ async def test_push_applies_all_our_files_and_migrate_then_has_nothing_to_do(
         assert (job["id"], (await calls.end(job))["answer"]) == (made, "recorded")
     finally:
         await connection.close()
-    assert await migrate(project, migrations()) == []
+    assert await migrate(fresh, migrations()) == []
 
 
-async def test_what_migrate_applied_is_up_to_date_for_push(project: str, folder: Path) -> None:
-    await migrate(project, migrations())
-    assert "up to date" in await supabase(folder, "db", "push", "--db-url", project, "--yes")
-    listed = await supabase(folder, "migration", "list", "--db-url", project)
+async def test_what_migrate_applied_is_up_to_date_for_push(fresh: str, folder: Path) -> None:
+    await migrate(fresh, migrations())
+    assert "up to date" in await supabase(folder, "db", "push", "--db-url", fresh, "--yes")
+    listed = await supabase(folder, "migration", "list", "--db-url", fresh)
     for one in migrations():
         assert f"`{one.version}` | `{one.version}`" in listed, f"{one.label} is here and there:\n{listed}"

@@ -1,7 +1,6 @@
 """Migrations are applied once, in order, whole or not at all, and never to a database that is not ours."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,25 +8,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
+from devstack.postgres import SUPERUSER, Postgres, throw_away_folder
 from listener.errors import ConfigError
 from listener.migrate import Migration, migrate, migrations
 from tests.listener.working import Connection
 
-_numbers = itertools.count(1)
 HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"
-
-
-@pytest.fixture
-async def fresh(cluster: Postgres) -> AsyncIterator[str]:
-    """A database as a new Supabase project has it: its roles and schemas, nothing of ours."""
-    name = f"fresh_{next(_numbers)}"
-    admin = await asyncpg.connect(cluster.dsn("postgres", SUPERUSER))
-    await admin.execute(f"create database {name}")
-    await bootstrap(cluster.dsn(name, SUPERUSER))
-    yield cluster.dsn(name)
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
 
 
 @pytest.fixture
