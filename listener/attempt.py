@@ -6,10 +6,14 @@ How an attempt can be stopped, and what then counts:
     drain     the process is ending                     stands                      handed back, uncounted
     cancel    somebody asked to cancel the job          stands                      cancelled
     lost      the job has moved on to another attempt   sent, answered "stale"      nothing is recorded
+    overdue   its time-out has passed, and it hangs     stands                      failed, to be retried
 
-A stop is a cancellation of the handler's task; the handler may clean up, and may finish all the same. Cancellation
+A stop is a cancellation of the handler's task; the handler may clean up, and may finish all the same. It may be told
+again, and is then cancelled again; the first reason stands. Cancellation
 that nobody here asked for belongs to the process (a TaskGroup coming down) and passes through untouched; a handler
 that raises CancelledError by itself has failed.
+
+A handler that has returned has done its work: whatever is wrong with its result, the job is completed, without it.
 """
 
 import asyncio
@@ -21,14 +25,19 @@ from enum import StrEnum
 from typing import cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
-from listener.errors import Reject, RetryAfter
+from listener.errors import PulseError, Reject, RetryAfter
 from listener.events import AttemptStopped, Emit, Swallowed
 from listener.jobs import Job, WokenBy
 from listener.outcomes import Cancel, Completed, Dead, ErrorText, Json, Outcome, Retry, Snooze
-from listener.redaction import Redactor
+from listener.redaction import Redactor, is_plain, storable
 from listener.registry import Handler
 from listener.resources import Provided
+
+_LARGEST_RESULT = 256_000
+_LONGEST_FAULTS = 2_000
+_OVERDUE_AFTER = timedelta(seconds=10)
 
 
 class Stop(StrEnum):
@@ -37,6 +46,7 @@ class Stop(StrEnum):
     DRAIN = "drain"
     CANCEL = "cancel"
     LOST = "lost"
+    OVERDUE = "overdue"
 
 
 class Attempt:
@@ -63,12 +73,17 @@ class Attempt:
         self._task: asyncio.Task[object] | None = None
         self._why: Stop | None = None
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the handler goes on although its time-out has cancelled it a while ago."""
+        limit = self._handler.timeout + _OVERDUE_AFTER
+        return self._task is not None and time.monotonic() - self.started > limit.total_seconds()
+
     def stop(self, why: Stop) -> None:
         """Tells the handler to stop; the first reason stands. It may take its time, or not listen at all."""
-        if self._why is not None:
-            return
-        self._why = why
-        self._emit(AttemptStopped(self.job, why))
+        if self._why is None:
+            self._why = why
+            self._emit(AttemptStopped(self.job, why))
         if self._task is not None:
             self._task.cancel()
 
@@ -84,8 +99,8 @@ class Attempt:
             if self._task is not None and self._task.cancelling():
                 raise
             return self._failed(error)
-        # Whatever a handler raises is its own failure; SystemExit too, or it would end the process of all others.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        # Whatever a handler raises is its own failure, of any kind, or it would end the process of all others.
+        except BaseException as error:  # noqa: BLE001
             return self._stopped(self._why) if self._why is not None else self._failed(error)
         finally:
             self._task = None
@@ -106,8 +121,7 @@ class Attempt:
         except TimeoutError:
             if not scope.expired():
                 raise  # the handler's own, a failure like any other
-            text = f"The handler did not finish within {limit.total_seconds():g} s."
-            return Retry(ErrorText("TimedOut", text), self._delay())
+            return self._timed_out()
         return self._interpret(answer)
 
     def _arguments(self) -> dict[str, object]:
@@ -124,6 +138,12 @@ class Attempt:
                 return Cancel("asked to cancel while it ran")
             case Stop.LOST:
                 return None
+            case Stop.OVERDUE:
+                return self._timed_out()
+
+    def _timed_out(self) -> Outcome:
+        text = f"The handler did not finish within {self._handler.timeout.total_seconds():g} s."
+        return Retry(ErrorText("TimedOut", text), self._delay())
 
     def _failed(self, error: BaseException) -> Outcome:
         text = self._redactor.error(error, self.job.data)
@@ -146,7 +166,7 @@ class Attempt:
         return delay if isinstance(delay, timedelta) else None
 
     def _interpret(self, answer: object) -> Outcome:
-        """What a handler returned, as an outcome. Raises TypeError or ValueError for what cannot be kept."""
+        """What a handler returned, as an outcome. Raises TypeError when it meant something that was said wrongly."""
         match answer:
             case Snooze(timedelta() as delay, reason):
                 return Snooze(delay, self._redactor.text(reason, self.job.data))
@@ -154,26 +174,48 @@ class Attempt:
                 return Cancel(self._redactor.text(reason, self.job.data))
             case None:
                 return Completed()
-            case BaseModel():
-                return Completed(_kept(answer.model_dump(mode="json")))
-            case Mapping():
-                return Completed(_kept(cast("Json", answer)))
-            case _:
+            case Snooze() | Cancel() | Completed() | Retry() | Dead():
                 raise TypeError(
-                    "A handler returns None, a mapping, a pydantic model, Snooze(timedelta, …) or Cancel,"
-                    f" not {type(answer).__name__}."
+                    f"{type(answer).__name__} is not for a handler to return, or not with these words."
                 )
+            case BaseModel() | Mapping():
+                return self._completed(cast("object", answer))
+            case _:
+                expected = "None, a mapping, a pydantic model, Snooze(timedelta, …) or Cancel"
+                return self._without_result(f"a handler returns {expected}, not {type(answer).__name__}")
 
+    def _completed(self, result: object) -> Outcome:
+        """With the result as JSON has it: proven here, so that one that cannot travel does not hold up its batch."""
+        try:
+            text = json.dumps(to_jsonable_python(result), allow_nan=False)
+            if len(text) > _LARGEST_RESULT:
+                return self._without_result(f"{len(text)} characters as JSON, and {_LARGEST_RESULT} are kept")
+            return Completed(cast("Json", storable(json.loads(text))))
+        except Exception as error:  # noqa: BLE001 - its text may quote the result
+            return self._without_result(f"{type(error).__name__} on the way to JSON")
 
-def _kept(result: Json) -> Json:
-    """The result as JSON has it: proven here, so that one that cannot travel fails its own job and not its batch."""
-    return cast("Json", json.loads(json.dumps(dict(result), allow_nan=False)))
+    def _without_result(self, why: str) -> Outcome:
+        self._emit(
+            Swallowed(f"result of {self.job.queue} job {self.job.id} {self.job.type}", PulseError(why))
+        )
+        return Completed({"result_not_kept": why})
 
 
 def _fields(error: ValidationError) -> str:
     """Which fields do not fit and why, without any value; the messages of pydantic may quote, so types are used."""
     faults = [
-        f"{'.'.join(str(step) for step in fault['loc']) or 'data'}: {fault['type'].replace('_', ' ')}"
+        f"{'.'.join(_step(step) for step in fault['loc']) or 'data'}: {fault['type'].replace('_', ' ')}"
         for fault in error.errors(include_input=False, include_url=False, include_context=False)
     ]
-    return f"The payload does not fit {error.title}: {'; '.join(faults)}."
+    return f"The payload does not fit {error.title}: {'; '.join(faults)}."[:_LONGEST_FAULTS]
+
+
+def _step(step: int | str) -> str:
+    """One step of the way to a field. Keys come from the payload: what is no plain word may be a value."""
+    return (
+        step
+        if isinstance(step, str) and is_plain(step)
+        else f"[{step}]"
+        if isinstance(step, int)
+        else "‹key›"
+    )

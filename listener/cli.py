@@ -5,10 +5,11 @@ Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line
 
 import argparse
 import asyncio
-import json
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar, cast
 
@@ -23,11 +24,13 @@ from listener.errors import ConfigError, PulseError
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
 from listener.metrics import tell_on
 from listener.migrate import migrate, migrations
+from listener.producer import enqueue_once, read_json
 from listener.redaction import Redactor
 from listener.registry import Registry, load
 from listener.service import Plan, Service
 from listener.store import connected
 from listener.subscription import Subscription
+from listener.uncaught import for_loop, last_words, leave_without_threads, tell_by_place
 from listener.wakeups import Bell
 
 _HEAR_SECONDS = 45
@@ -49,6 +52,11 @@ def run(words: Sequence[str]) -> int:
         print("\n".join(f"✗ {error}" for error in _errors(group)), file=sys.stderr)
     except* KeyboardInterrupt:
         code = 130
+    except* SystemExit:
+        print("✗ something in a handler called sys.exit(); the process ends", file=sys.stderr)
+    except* Exception as group:  # noqa: BLE001 - whatever it is, its text may quote a key
+        for error in _errors(group):
+            last_words(error)
     return code
 
 
@@ -114,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one queue, or leave the option out for all")
+    return names
 
 
 def _configured(queues: Sequence[str] | None, *, runs: bool, listens: bool) -> tuple[Config, Registry]:
@@ -142,8 +153,8 @@ def _configured(queues: Sequence[str] | None, *, runs: bool, listens: bool) -> t
 async def _worker(arguments: argparse.Namespace) -> int:
     listens = not arguments.no_door
     config, registry = _configured(arguments.queues, runs=True, listens=listens)
-    if arguments.concurrency < 1:
-        raise ConfigError(["--concurrency must be at least 1."])
+    if not 1 <= arguments.concurrency <= 1000:
+        raise ConfigError(["--concurrency must be from 1 to 1000."])
     port, exact = _port(arguments)
     plan = Plan(
         queues=arguments.queues or registry.queues,
@@ -169,7 +180,14 @@ async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str)
             [f"The log level (--log-level, PULSE_LOG_LEVEL) is one of {', '.join(_LOG_LEVELS)}."]
         )
     tell_on(sys.stdout, Redactor(config.secrets), log_level)
-    await Service(config, registry, plan).run()
+    service = Service(config, registry, plan)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(threads := ThreadPoolExecutor())
+    loop.set_exception_handler(for_loop(service.metrics))
+    tell_by_place(service.metrics)
+    logging.captureWarnings(capture=True)
+    await service.run()
+    leave_without_threads(threads)
     return 0
 
 
@@ -201,18 +219,14 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     if queue is None:
         raise ConfigError([f"Which queue is {arguments.type!r} for? Name it with --queue."])
     try:
-        data: object = json.loads(arguments.data, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        data = read_json(arguments.data)
+    except ValueError as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
     async with connected(config.supabase_url, config.service_key, "pulse-enqueue") as store:
-        (enqueued,) = await store.enqueue([job])
+        enqueued = await enqueue_once(store, job)
     print(enqueued.id)
     return 0
-
-
-def _no_number(word: str) -> object:
-    raise ValueError(f"{word} is no number there")
 
 
 async def _retry(arguments: argparse.Namespace) -> int:

@@ -30,6 +30,8 @@ DATABASE_URL = Setting(
     "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
 )
 _KEY = re.compile(r"[A-Za-z0-9._=-]+")
+_SECRET_KEY = re.compile(r"sb_secret_[A-Za-z0-9_-]{8,}")
+_HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,12 @@ def _url_problem(url: str) -> str | None:
         is_origin = parts.scheme in {"http", "https"} and parts.port != 0 and "@" not in parts.netloc
     except ValueError:  # a bracket or a port that is none
         return wrong
-    if not is_origin or not parts.hostname:
+    if not is_origin or not _HOST.fullmatch(parts.netloc) or not url.startswith(parts.scheme):
         return wrong
-    if parts.path or parts.query:
-        return f"{SUPABASE_URL.name} must end after the host: leave {parts.path or '?' + parts.query} out."
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.path or parts.query or "?" in url or "#" in url:
+        _, _, rest = url.partition(parts.netloc)
+        return f"{SUPABASE_URL.name} must end after the host: leave {rest} out."
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         return f"{SUPABASE_URL.name} must begin with https:// unless it is this machine: each call carries the key."
     return None
 
@@ -109,7 +112,7 @@ def _key_problem(key: str) -> str | None:
     """Checks what can be known without asking: is it a service key at all, of either format, and still valid?"""
     name = SUPABASE_SERVICE_ROLE_KEY.name
     sendable = _KEY.fullmatch(key) is not None
-    if key.startswith("sb_secret_") and sendable:
+    if _SECRET_KEY.fullmatch(key):
         return None
     if key.startswith("sb_publishable_"):
         return f"{name} holds the publishable key, which may not run jobs. Take the secret key: {WHERE_KEYS}"
@@ -131,6 +134,6 @@ def _claims(token: str) -> dict[str, object] | None:
         return None
     try:
         claims: object = json.loads(base64.urlsafe_b64decode(pieces[1] + "=" * (-len(pieces[1]) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
     return claims if isinstance(claims, dict) else None  # pyright: ignore[reportUnknownVariableType] - JSON keys are text

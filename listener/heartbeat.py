@@ -1,7 +1,8 @@
 """Keeps the leases of everything that this process holds, in one call for all queues, and hears what became of them.
 
 A third of the lease passes between two beats, so two may be missed before another worker takes the jobs. When the
-answer says that an attempt was lost, or that somebody asked to cancel its job, the attempt is told to stop.
+answer says that an attempt was lost, or that somebody asked to cancel its job, the attempt is told to stop. So are, on
+the same occasion, those that go on after their time-out.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ async def keep_leases(workers: Sequence[Worker], store: Store, tempo: Tempo, emi
     pause = calm
     while True:
         await asyncio.sleep(pause)
+        for worker in workers:
+            worker.press()
         held = {ref: worker for worker in workers for ref in worker.held}
         if not held:
             continue

@@ -6,6 +6,7 @@ fact under its own name. Foreign libraries' warnings go through the same redacti
 
 import json
 import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # The Realtime client logs whole frames that it could not read, its transport the address with the key in it. What is
 # worth knowing of them the subscription tells in its own words.
 _QUOTE_WHAT_THEY_CARRY = ("realtime", "websockets")
+# What would move the cursor, begin a line or change how the rest is read, on a terminal or in a viewer of logs.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_WARNING = re.compile(r".*?:\d+: \w+")  # file, line and class of a Python warning, without its text
 _LEVELS = {"WARNING", "ERROR", "CRITICAL"}
 _IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
 
@@ -167,7 +171,8 @@ class Metrics:
                 )
 
     def _log(self, level: str, text: str, **facts: object) -> None:
-        logger.bind(**facts).log(level, text.replace("\n", " "))
+        shown = {name: _harmless(value) if isinstance(value, str) else value for name, value in facts.items()}
+        logger.bind(**shown).log(level, _harmless(text.replace("\n", " ")))
 
 
 def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
@@ -197,7 +202,13 @@ class _Foreign(logging.Handler):
         level = (
             record.levelname if record.levelname in _LEVELS else "WARNING"
         )  # a library may have levels of its own
-        logger.bind(library=record.name).log(level, self._redact(record.getMessage()))
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's mistake in a log line is not its caller's failure
+            text = "a log line that cannot be put together"
+        if record.name == "py.warnings" and (named := _WARNING.match(text)):
+            text = named[0]
+        logger.bind(library=record.name).log(level, _harmless(self._redact(text)))
 
 
 def _sentence(message: "Message") -> str:
@@ -212,6 +223,10 @@ def _json(message: "Message") -> str:
     record = message.record
     words = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
     return json.dumps(words | record["extra"], default=str, ensure_ascii=False) + "\n"
+
+
+def _harmless(text: str) -> str:
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _seconds(duration: timedelta) -> float:

@@ -5,11 +5,11 @@ store with the slot as its idempotency key, so of any number of processes one in
 
     thread                                     event loop
     schedule.run_all() every 0.5 s
-      └─ slot due ── call_soon_threadsafe ──▶  queue ── enqueue, repeated until answered
+      └─ slot due ── call_soon_threadsafe ──▶  a task per schedule ── enqueue, repeated until answered
 
 At start the latest slot of each schedule is put in too: if every process was down when it was due, it is made up for
 once; if not, its key is already there. The thread notes each of its rounds; one that stopped or fell behind makes
-the process not ready, by name.
+the process not ready, by name. So does a slot that the database does not take; it holds up no other schedule.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 import schedule
 
 from listener.config import Tempo
-from listener.errors import StoreError
+from listener.errors import StoreError, StoreRefused
 from listener.events import Emit, SlotInserted, SlotWithoutHandler, Swallowed, Unavailable
 from listener.jobs import QUEUE_OF, NewJob, Queue
 from listener.registry import Registry
@@ -85,7 +85,8 @@ class Scheduler:
         self._emit = emit
         self._schedules = schedules
         self._now = now
-        self._due: asyncio.Queue[tuple[Schedule, datetime]] = asyncio.Queue()
+        self._due = {one: asyncio.Queue[datetime]() for one in schedules}
+        self._refused: dict[Schedule, str] = {}
         self._round_at = time.monotonic()
         self._failure: BaseException | None = None
 
@@ -97,7 +98,8 @@ class Scheduler:
         behind = time.monotonic() - self._round_at
         if behind > _BEHIND_SECONDS:
             return f"the scheduler thread has been still for {behind:.0f} s"
-        return None
+        refused = [f"{one.type} ({why})" for one, why in self._refused.items()]
+        return f"schedules that the database does not take: {', '.join(refused)}" if refused else None
 
     async def run(self) -> None:
         """Until cancelled; the thread ends with it."""
@@ -109,8 +111,9 @@ class Scheduler:
         thread = threading.Thread(target=self._watch, args=(loop, stop), name="scheduler", daemon=True)
         thread.start()
         try:
-            while True:
-                await self._insert(*await self._due.get())
+            async with asyncio.TaskGroup() as group:
+                for one in self._schedules:
+                    group.create_task(self._follow(one), name=f"schedule {one.type}")
         finally:
             stop.set()
             thread.join(timeout=_ROUND_SECONDS * 4)
@@ -126,7 +129,7 @@ class Scheduler:
                 if sent.get(one) != slot:
                     sent[one] = slot
                     with suppress(RuntimeError):  # the loop has closed: the process is ending
-                        loop.call_soon_threadsafe(self._due.put_nowait, (one, slot))
+                        loop.call_soon_threadsafe(self._due[one].put_nowait, slot)
 
             for one in self._schedules:
                 look(one)
@@ -141,6 +144,10 @@ class Scheduler:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._emit, Swallowed("scheduler thread", error))
 
+    async def _follow(self, one: Schedule) -> None:
+        while True:
+            await self._insert(one, await self._due[one].get())
+
     async def _insert(self, one: Schedule, slot: datetime) -> None:
         """Enqueues one slot's job, asking until it is answered: a slot that could be skipped would be no schedule."""
         job = one.job(slot)
@@ -149,9 +156,12 @@ class Scheduler:
             try:
                 (enqueued,) = await self._store.enqueue([job])
             except StoreError as error:
-                self._emit(Unavailable("scheduler", str(error), pause))
+                if isinstance(error, StoreRefused):
+                    self._refused[one] = str(error)
+                self._emit(Unavailable(f"schedule {one.type}", str(error), pause))
                 await asyncio.sleep(pause.total_seconds())
                 pause = min(pause * 2, self._tempo.reconnect * 10)
             else:
+                self._refused.pop(one, None)
                 self._emit(SlotInserted(one.type, str(job.idempotency_key), *enqueued))
                 return

@@ -4,10 +4,11 @@ Everything runs in one TaskGroup: when any part dies of an error it did not expe
 the platform starts it anew; nothing limps on half alive.
 
 How it ends, from the first SIGTERM or SIGINT (a platform may send several; they change nothing):
-  1. Nothing new is claimed or scheduled; the door closes; leases are kept.
+  1. Nothing new is claimed or scheduled; the door closes beside what follows; leases are kept.
   2. What runs may finish within the grace. A second Ctrl-C ends the grace at once.
   3. What still runs is cancelled and handed back, uncounted.
-  4. A handler that ignores its cancellation is abandoned: the process leaves anyway, and its lease gives the job back.
+  4. A handler that ignores its cancellation, or an outcome that the database does not take, is abandoned: the process
+     leaves anyway, with exit code 1, and the lease gives the job back. So does a resource that cannot be closed.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ from listener.web import Health, open_door
 from listener.worker import Worker
 
 _CLEAN_UP_SECONDS = 3.0
+_CLOSING_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +84,23 @@ class Service:
         self._began = time.monotonic()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._deadline: asyncio.TimerHandle | None = None
         self._workers: list[Worker] = []
         self._store: Store | None = None
         self._subscription: Subscription | None = None
         self._scheduler: Scheduler | None = None
 
     def stop(self) -> None:
-        """Begins the drain; again: ends its grace."""
+        """Begins the drain; again: ends its grace; and again: leaves at once."""
+        if self._hurry.is_set():
+            self._leave(1)
         (self._hurry if self._stopping.is_set() else self._stopping).set()
 
     async def run(self) -> None:
         """Works until told to stop. Signals are handled while it runs."""
         async with AsyncExitStack() as stack:
             stack.enter_context(self._signals())
+            stack.callback(self._last_deadline)
             store = self._store = await stack.enter_async_context(
                 connected(self._config.supabase_url, self._config.service_key, self.worker_id)
             )
@@ -127,9 +133,15 @@ class Service:
                 self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)
             await self._work(store, self._subscription)
 
+    def _last_deadline(self) -> None:
+        """All is closed: the process need not leave by force."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+
     async def _work(self, store: Store, subscription: Subscription) -> None:
         async with asyncio.TaskGroup() as group:
-            async with self._door(store):
+            async with AsyncExitStack() as door:
+                await door.enter_async_context(self._door(store))
                 loops = [group.create_task(worker.run(), name=worker.queue) for worker in self._workers]
                 leases = group.create_task(
                     keep_leases(self._workers, store, self._tempo, self.metrics), name="leases"
@@ -141,17 +153,21 @@ class Service:
                     hints.append(group.create_task(self._scheduler.run(), name="scheduler"))
                 self._tell_started()
                 await self._stopping.wait()
-            for task in hints:
-                task.cancel()
+                for task in hints:
+                    task.cancel()
+                for worker in self._workers:
+                    worker.drain()
+                # Beside the drain: a client that does not finish its request must not keep the workers claiming.
+                closing = group.create_task(door.pop_all().aclose(), name="door")
             await self._drain(group, loops)
             leases.cancel()
+            await asyncio.wait([closing], timeout=_CLOSING_SECONDS)
+            self._deadline = asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._leave, 1)
 
     async def _drain(self, group: asyncio.TaskGroup, loops: Sequence[asyncio.Task[None]]) -> None:
         """Steps 2 to 4 of the end."""
         began = time.monotonic()
         self.metrics(Draining(self._running, self._tempo.grace))
-        for worker in self._workers:
-            worker.drain()
         handed_back = 0
         if loops:
             ended = group.create_task(_ended(loops))
@@ -169,7 +185,7 @@ class Service:
         abandoned = sum(len(worker.held) for worker in self._workers)
         took = timedelta(seconds=time.monotonic() - began)
         self.metrics(Drained(took, handed_back - min(handed_back, abandoned), abandoned))
-        if abandoned:
+        if not all(loop.done() for loop in loops):
             self._leave(1)
 
     @property

@@ -6,12 +6,12 @@ StoreUnavailable, "call again", and only a clear no is StoreRefused.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 from uuid import UUID
 
 import aiohttp
@@ -24,6 +24,9 @@ from listener.outcomes import Answer, Outcome, Recorded, to_json
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
 _CHECK_VIOLATION = "23514"
+# What reading an answer of another shape raises: a proxy's own 200, an older or newer version of our functions.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class ClaimRequest:
     floor: object = None
     """What the last claim of this queue answered as its floor, untouched."""
     sweep: bool = False
-    holding: Sequence[int] | None = None
-    """Set on a repeated call: the ids of the jobs of this queue that this process knows it holds."""
+    holding: Sequence[AttemptRef] | None = None
+    """Set on a repeated call: the attempts of this queue that this process knows it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Claim:
     """What a queue gave."""
 
     jobs: Sequence[Job]
+    recovered: int
+    """How many of them an answer that was lost had leased; when all are, there may be more."""
     next_in: timedelta | None
     """When the next row of the known types is due: zero if some are due already, None if there is none."""
     floor: object
@@ -78,7 +83,9 @@ class Store:
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """Leases due jobs of one queue to this process."""
-        return _claim(cast("_ClaimJson", await self._call("claim", self._claim_arguments(request))))
+        return await self._call(
+            "claim", self._claim_arguments(request), lambda said: _claim(cast("_ClaimJson", said))
+        )
 
     async def finish(
         self, outcomes: Sequence[tuple[AttemptRef, Outcome]], request: ClaimRequest | None
@@ -87,34 +94,52 @@ class Store:
         arguments: dict[str, object] = {"outcomes": [to_json(ref, outcome) for ref, outcome in outcomes]}
         if request is not None:
             arguments["claim"] = self._claim_arguments(request)
-        answer = cast("_FinishJson", await self._call("finish", arguments))
-        recorded = [_recorded(ref, said) for (ref, _), said in zip(outcomes, answer["outcomes"], strict=True)]
-        return recorded, _claim(answer["claim"]) if answer["claim"] is not None else None
+
+        def read(answer: object) -> tuple[list[Recorded], Claim | None]:
+            words = cast("_FinishJson", answer)
+            recorded = [
+                _recorded(ref, one) for (ref, _), one in zip(outcomes, words["outcomes"], strict=True)
+            ]
+            return recorded, None if request is None else _claim(cast("_ClaimJson", words["claim"]))
+
+        return await self._call("finish", arguments, read)
 
     async def heartbeat(self, attempts: Sequence[AttemptRef], lease: timedelta) -> Beat:
         """Renews the leases of all attempts named."""
-        answer = await self._call(
-            "heartbeat",
-            {"worker_id": self.worker_id, "attempts": attempts, "lease_seconds": lease.total_seconds()},
-        )
-        said = cast("dict[str, list[tuple[int, int]]]", answer)
-        return Beat(*([(id_, attempt) for id_, attempt in said[name]] for name in ("lost", "cancel")))
+
+        def read(answer: object) -> Beat:
+            words = cast("dict[str, list[tuple[int, int]]]", answer)
+            return Beat(*([(id_, attempt) for id_, attempt in words[name]] for name in ("lost", "cancel")))
+
+        arguments = {
+            "worker_id": self.worker_id,
+            "attempts": attempts,
+            "lease_seconds": lease.total_seconds(),
+        }
+        return await self._call("heartbeat", arguments, read)
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Inserts jobs, all or none; StoreRefused carries the database's sentence about what does not fit."""
-        answer = await self._call("enqueue", {"jobs": [_new_job(job) for job in jobs]})
-        said = cast("list[dict[str, object]]", answer)
-        return [Enqueued(cast("int", one["id"]), bool(one["created"])) for one in said]
+
+        def read(answer: object) -> list[Enqueued]:
+            words = cast("list[dict[str, object]]", answer)
+            pairs = zip(jobs, words, strict=True)
+            return [Enqueued(cast("int", one["id"]), bool(one["created"])) for _, one in pairs]
+
+        return await self._call("enqueue", {"jobs": [_new_job(job) for job in jobs]}, read)
 
     async def replay(self, failed_job_ids: Sequence[int]) -> tuple[dict[int, int], list[int]]:
         """Gives dead letters a fresh allowance: ({dead letter: job}, [replayed before or unknown])."""
-        answer = await self._call("replay", {"failed_job_ids": failed_job_ids})
-        said = cast("_ReplayJson", answer)
-        return {one["failed_job_id"]: one["job_id"] for one in said["replayed"]}, said["skipped"]
+
+        def read(answer: object) -> tuple[dict[int, int], list[int]]:
+            words = cast("_ReplayJson", answer)
+            return {one["failed_job_id"]: one["job_id"] for one in words["replayed"]}, words["skipped"]
+
+        return await self._call("replay", {"failed_job_ids": failed_job_ids}, read)
 
     async def canary(self, token: str) -> None:
         """Inserts a row that Realtime should announce to the holder of `token`."""
-        await self._call("canary", {"token": token})
+        await self._call("canary", {"token": token}, lambda _: None)
 
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {
@@ -126,20 +151,32 @@ class Store:
             "woken_by": request.woken_by,
             "floor": request.floor,
             "sweep": request.sweep,
-            "holding": request.holding,
+            "holding": request.holding and [(ref.id, ref.attempt) for ref in request.holding],
         }
 
-    async def _call(self, function: str, arguments: Mapping[str, object]) -> object:
+    async def _call(self, function: str, arguments: Mapping[str, object], read: Callable[[object], T]) -> T:
         self.calls += 1
         try:
-            async with self._session.post(f"/rest/v1/rpc/{function}", data=_dumps(arguments)) as response:
+            async with self._session.post(
+                f"/rest/v1/rpc/{function}",
+                data=_dumps(arguments),
+                allow_redirects=False,  # the key and the jobs are for nobody else
+            ) as response:
                 body = await response.read()
         except TimeoutError as error:
             raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a host that cannot be a name
             raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
         if response.status < 300:
-            return _loads(function, body) if body else None
+            try:
+                return read(_loads(body))
+            except _UNREADABLE as error:
+                raise StoreUnavailable(
+                    f"{function}: HTTP {response.status} and an answer that cannot be read ({type(error).__name__})"
+                ) from error
+        if response.status < 400:
+            mend = "is SUPABASE_URL the project's own address?"
+            raise StoreRefused(response.status, "", f"{function}: answered by a redirection; {mend}")
         code, message = _error(body)
         if response.status >= 500 or response.status in _ASK_AGAIN:
             raise StoreUnavailable(f"{function}: HTTP {response.status} {code} {message}".rstrip())
@@ -179,6 +216,7 @@ class _JobJson(TypedDict):
 
 class _ClaimJson(TypedDict):
     jobs: list[_JobJson]
+    recovered: int
     lost: dict[str, int]
     next_in_seconds: float | Decimal | None
     floor: object
@@ -211,6 +249,7 @@ class _ReplayJson(TypedDict):
 def _claim(said: _ClaimJson) -> Claim:
     return Claim(
         jobs=[_job(one) for one in said["jobs"]],
+        recovered=said["recovered"],
         next_in=_duration(said["next_in_seconds"]),
         floor=said["floor"],
         waited=_duration(said["waited_seconds"]) or timedelta(),
@@ -280,11 +319,8 @@ def _jsonable(value: object) -> object:
             raise TypeError(f"{type(value).__name__} has no JSON form; turn it into text or numbers first")
 
 
-def _loads(function: str, body: bytes) -> object:
-    try:
-        return json.loads(body, parse_float=Decimal, parse_int=_integer)
-    except ValueError as error:  # somebody in between answered with a page of their own
-        raise StoreUnavailable(f"{function}: the answer is not JSON") from error
+def _loads(body: bytes) -> object:
+    return json.loads(body, parse_float=Decimal, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | Decimal:
@@ -296,7 +332,7 @@ def _error(body: bytes) -> tuple[str, str]:
     """Code and sentence of a PostgREST error body; its details are left out, since they quote the failing row."""
     try:
         said: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", "the answer is not from PostgREST"
     if not isinstance(said, dict):
         return "", ""

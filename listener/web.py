@@ -1,14 +1,13 @@
 """The door: health, `POST /` to insert a job by hand, and the webhooks that the handler files declare.
 
 Who may insert: with a token, whoever sends it (`Authorization: Bearer …`); without one, only programs on this machine,
-and no web page that a browser on this machine has open (an Origin, or another host name, is refused).
+and no web page that a browser on this machine has open (an Origin, or another host name, is refused), nor anybody whom
+a proxy on this machine lets in.
 Webhooks prove themselves by their signatures and need neither.
 """
 
 import errno
 import hmac
-import json
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -21,10 +20,16 @@ from listener.config import Config, is_loopback
 from listener.errors import ConfigError, DeliveryRefused, PulseError, StoreRefused, StoreUnavailable
 from listener.events import Emit, Swallowed
 from listener.jobs import QUEUE_OF, NewJob
+from listener.producer import NotSure, enqueue_once, read_json
 from listener.registry import Delivery, Registry, Webhook
 from listener.store import Store
+from listener.uncaught import place_of
 
+# How long requests under way may take when the process ends.
+_CLOSING_SECONDS = 2.0
 _LARGEST_BODY = 2 * 1024 * 1024
+# What a proxy says of those for whom it asks.
+_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -63,7 +68,7 @@ async def open_door(
             *(web.post(one.path, door.webhook(one)) for one in registry.webhooks),
         ]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING_SECONDS)
     await runner.setup()
     try:
         try:
@@ -105,6 +110,9 @@ class _Door:
             return await handler(request)
         except web.HTTPException as error:
             return _says(error.status, error.reason)
+        except NotSure as error:
+            self._emit(Swallowed("door", error))
+            return web.json_response({"error": str(error), "idempotency_key": error.key}, status=503)
         except StoreUnavailable as error:
             self._emit(Swallowed("door", error))
             return _says(
@@ -117,9 +125,7 @@ class _Door:
             return _says(422, error.message)
         except Exception as error:  # noqa: BLE001 - one request that breaks is one answer, not the door
             # Its text may quote what was delivered, so only its place is told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            told = PulseError(f"{type(error).__name__} at {place.filename}:{place.lineno}")
-            self._emit(Swallowed("door", told))
+            self._emit(Swallowed("door", PulseError(place_of(error))))
             return _says(500, "This broke here; the log says where. Nothing was inserted for certain.")
 
     async def health(self, _: web.Request) -> web.Response:
@@ -139,7 +145,7 @@ class _Door:
     async def insert(self, request: web.Request) -> web.Response:
         """One job from `{"type": …, "data": …}`; answers its id."""
         self._admit(request)
-        (enqueued,) = await self._store.enqueue([self._new_job(await request.read())])
+        enqueued = await enqueue_once(self._store, self._new_job(await request.read()))
         return web.json_response(
             {"id": enqueued.id, "created": enqueued.created}, status=201 if enqueued.created else 200
         )
@@ -171,18 +177,19 @@ class _Door:
             raise web.HTTPForbidden(
                 reason="This door is open to the network: set PULSE_DOOR_TOKEN to insert jobs here."
             )
-        elif "Origin" in request.headers or not is_loopback(_asked_host(request)):
+        elif any(name in request.headers for name in ("Origin", *_PROXIED)) or not is_loopback(
+            _asked_host(request)
+        ):
             raise web.HTTPForbidden(
-                reason="Without a token only programs on this machine may insert, not web pages."
+                reason="Without a token only programs on this machine may insert, no web pages and no proxies."
             )
 
     def _new_job(self, body: bytes) -> NewJob:
         try:
-            words: object = json.loads(body, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            raise web.HTTPBadRequest(
-                reason='Send JSON, such as {"type": "sync_positions", "data": {}}.'
-            ) from error
+            words = read_json(body)
+        except ValueError as error:
+            reason = f'Send JSON, such as {{"type": "sync_positions", "data": {{}}}}: {error}.'
+            raise web.HTTPBadRequest(reason=" ".join(reason.split())) from None
         if not isinstance(words, dict):
             raise web.HTTPBadRequest(reason='Send a JSON object with "type" and "data".')
         asked = cast("dict[str, object]", words)
@@ -207,10 +214,6 @@ def _asked_host(request: web.Request) -> str:
         return request.url.host or ""
     except ValueError:
         return ""
-
-
-def _no_number(word: str) -> object:
-    raise ValueError(f"{word} is no JSON")
 
 
 def _says(status: int, sentence: str) -> web.Response:

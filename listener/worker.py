@@ -6,11 +6,17 @@ the next one's outcomes gather), there is never a second claim in flight, and th
 
 The races, and where each is closed:
   - A row is inserted between our look and our wait: the bell keeps the ring, so the next wait returns at once.
-  - An answer is lost after its commit: the call is repeated with `holding`; outcomes come back as "repeated", and what
-    the lost claim had leased is handed out again. Until a call succeeds its outcomes stay here.
+  - An answer is lost after its commit: outcomes are sent again, alone, so that they depend on nothing else, and come
+    back as "repeated"; then the claim is repeated with `holding`, and what the lost one had leased is handed out again,
+    in smaller portions each time, in case the answer was too large to arrive. Until then outcomes stay here, and a
+    drain does not end: what was leased to us unheard has to be handed back.
   - The lease runs out while a handler runs: the outcome comes back as "stale" and has changed nothing.
   - One outcome that the database refuses would hold up its whole batch for ever: after a refusal each is sent alone,
-    and the one that is refused again becomes a dead letter that says so.
+    and the one that is refused again is recorded without its result, or as a dead letter that says so. What is not
+    answered at all is sent in smaller portions each time, and the one that fails alone goes to the end.
+  - This process was frozen, or cut off from the database, for longer than a lease: each sweep names what is held here,
+    which is renewed before the sweep ends what has run out; and after an outage nobody sweeps for a few seconds, so
+    that the others can renew what they hold.
 """
 
 import asyncio
@@ -33,7 +39,7 @@ from listener.events import (
     UnknownTypes,
 )
 from listener.jobs import AttemptRef, Job, WokenBy
-from listener.outcomes import Dead, ErrorText, Outcome, Recorded, Snooze
+from listener.outcomes import Completed, Dead, ErrorText, Outcome, Recorded, Snooze
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import Provided
@@ -44,9 +50,13 @@ from listener.wakeups import Bell
 _GATHER_SECONDS = 0.01
 # Due rows that a claim could not get are in another worker's hands for a moment: look again after this, not at once.
 _CONTENDED_SECONDS = 0.05
+# An outage must not use up the time that a drain has.
+_DRAINING_PAUSE_SECONDS = 0.5
 # A job due for longer than this, found by a sweep, was owed a wake-up that never came.
 _OWED = timedelta(seconds=1)
-_REFUSED_FOR_CONTENT = {400, 409, 413, 422}
+# SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
+_ABOUT_CONTENT = ("22", "23")
+_TOO_LARGE = 413
 _Ended = tuple[Attempt, Outcome]
 
 
@@ -84,6 +94,13 @@ class Worker:
         self._sweep_at = 0.0
         self._draining = False
         self._looked = False
+        self._unsure = False
+        """Whether an answer that was lost may have leased jobs to us."""
+        self._again = False
+        """Whether the last look did not do all that it was for."""
+        self._no_sweep_before = 0.0
+        self._failures = 0
+        """Calls in a row that were not answered."""
         self._pause = 0.0
         """Seconds before the last call is repeated; 0 when it was answered."""
         self._unavailable_since: float | None = None
@@ -99,6 +116,8 @@ class Worker:
         if self._unavailable_since is not None:
             away = time.monotonic() - self._unavailable_since
             return f"{self.queue}: the REST API has not answered for {away:.0f} s"
+        if overdue := sum(attempt.is_overdue for attempt in self.running.values()):
+            return f"{self.queue}: handlers that go on after their time-out: {overdue}"
         return None if self._looked else f"{self.queue}: has not looked into its queue yet"
 
     def stop_all(self, why: Stop) -> None:
@@ -111,6 +130,12 @@ class Worker:
         if (attempt := self.running.get(ref)) is not None:
             attempt.stop(why)
 
+    def press(self) -> None:
+        """Tells those to stop, again and again, whose time-out did not end them: each holds a place and a lease."""
+        for attempt in list(self.running.values()):
+            if attempt.is_overdue:
+                attempt.stop(Stop.OVERDUE)
+
     def drain(self) -> None:
         """From now on claims nothing; `run` returns when all that runs has ended and is recorded."""
         self._draining = True
@@ -120,30 +145,41 @@ class Worker:
         """Works until drained."""
         woken_by = WokenBy.START
         async with asyncio.TaskGroup() as attempts:
-            while not (self._draining and not self.held):
+            while not self._is_done:
                 for job in await self._look(woken_by):
                     self._start(job, woken_by, attempts)
                 woken_by = await self._wait(woken_by)
+
+    @property
+    def _is_done(self) -> bool:
+        return self._draining and not self.held and not self._unsure
 
     # -- look ------------------------------------------------------------------------------------------------------
 
     async def _look(self, woken_by: WokenBy) -> Sequence[Job]:
         """One call that records what has ended and claims for the free places; answers what it brought."""
-        ended = list(self._ended)
-        request = self._request(woken_by)
+        ended = self._ended[: max(1, len(self._ended) >> self._failures)]
+        outcomes_first = bool(ended and self._unsure and self._failures)
+        request = None if outcomes_first else self._request(woken_by)
+        self._again = False
         if not ended and request is None:
             return []
         try:
             recorded, claim = await self._call(ended, request)
         except StoreRefused as error:
-            if error.status in _REFUSED_FOR_CONTENT and ended:
+            if ended and _is_about_content(error):
                 await self._record_singly(ended)
+                self._again = True
             else:
                 self._not_answered(error)
             return []
         except StoreUnavailable as error:
+            self._unsure |= request is not None
             self._not_answered(error)
+            if len(ended) == 1:
+                self._ended.append(self._ended.pop(0))  # perhaps another one is easier to take
             return []
+        self._again = outcomes_first or len(ended) < len(self._ended)
         self._answered()
         self._settle(ended, recorded)
         if request is None or claim is None:
@@ -152,19 +188,28 @@ class Worker:
         return claim.jobs
 
     def _request(self, woken_by: WokenBy) -> ClaimRequest | None:
-        """What to ask for now: nothing while draining or full; a sweep at start, on a join, and when it is time."""
+        """What to ask for now: nothing while full; a sweep at start, on a join, and when it is time.
+
+        While draining only what a lost answer may have leased to us, to hand it back.
+        """
         free = self._places - len(self.running)
-        if self._draining or free <= 0:
+        if free <= 0 or (self._draining and not self._unsure):
             return None
+        now = time.monotonic()
+        sweep = (
+            not (self._draining or self._failures)
+            and now >= self._no_sweep_before
+            and (now >= self._sweep_at or woken_by in {WokenBy.START, WokenBy.JOINED})
+        )
         return ClaimRequest(
             queue=self.queue,
-            types=self._types,
-            max_jobs=free,
+            types=[] if self._draining else self._types,
+            max_jobs=max(1, free >> self._failures),
             lease=self._tempo.lease,
             woken_by=woken_by,
             floor=self._floor,
-            sweep=woken_by in {WokenBy.START, WokenBy.JOINED} or self._sweep_at <= time.monotonic(),
-            holding=[ref.id for ref in self.held] if self._pause else None,
+            sweep=sweep,
+            holding=self.held if self._unsure or sweep else None,
         )
 
     async def _call(
@@ -178,21 +223,22 @@ class Worker:
         """After the batch was refused: each outcome alone, so that one that cannot be stored does not hold the rest."""
         for attempt, outcome in ended:
             try:
-                try:
-                    recorded, _ = await self._store.finish([(attempt.job.ref, outcome)], None)
-                except StoreRefused as error:
-                    if error.status not in _REFUSED_FOR_CONTENT:
-                        raise
-                    outcome = Dead(
-                        ErrorText(
-                            "OutcomeRefused", f"The database refused to store the outcome ({error.code})."
-                        )
-                    )
-                    recorded, _ = await self._store.finish([(attempt.job.ref, outcome)], None)
+                outcome, recorded = await self._record(attempt, outcome)
             except (StoreRefused, StoreUnavailable) as error:
                 self._not_answered(error)
                 return
-            self._settle([(attempt, outcome)], recorded)
+            self._settle([(attempt, outcome)], [recorded])
+
+    async def _record(self, attempt: Attempt, outcome: Outcome) -> tuple[Outcome, Recorded]:
+        """One outcome, or what of it the database takes."""
+        try:
+            (recorded,), _ = await self._store.finish([(attempt.job.ref, outcome)], None)
+        except StoreRefused as error:
+            lesser = _lesser(outcome, error) if _is_about_content(error) else None
+            if lesser is None:
+                raise
+            return await self._record(attempt, lesser)
+        return outcome, recorded
 
     def _settle(self, ended: Sequence[_Ended], recorded: Sequence[Recorded]) -> None:
         """The database has answered the oldest outcomes: they are ours no longer."""
@@ -203,15 +249,20 @@ class Worker:
     def _not_answered(self, error: StoreRefused | StoreUnavailable) -> None:
         if self._unavailable_since is None:
             self._unavailable_since = time.monotonic()
+        self._failures += 1
         first = self._tempo.reconnect.total_seconds()
         self._pause = min(self._pause * 2, first * 10) if self._pause else first
         self._emit(Unavailable(self.queue, str(error), timedelta(seconds=self._pause)))
 
     def _answered(self) -> None:
-        self._pause = 0.0
+        self._pause, self._failures = 0.0, 0
         self._looked = True
         if self._unavailable_since is not None:
-            self._emit(Available(self.queue, timedelta(seconds=time.monotonic() - self._unavailable_since)))
+            now = time.monotonic()
+            away = timedelta(seconds=now - self._unavailable_since)
+            if away > self._tempo.lease / 2:
+                self._no_sweep_before = now + (self._tempo.reconnect * 10 + self._tempo.sweep).total_seconds()
+            self._emit(Available(self.queue, away))
             self._unavailable_since = None
 
     # -- run -------------------------------------------------------------------------------------------------------
@@ -219,6 +270,7 @@ class Worker:
     def _learn(self, request: ClaimRequest, claim: Claim) -> None:
         """Remembers what a claim said about later, and tells what it said about now."""
         now = time.monotonic()
+        self._unsure = self._again = claim.recovered >= request.max_jobs
         self._floor = claim.floor
         self._due_at = None if claim.next_in is None else now + claim.next_in.total_seconds()
         if not claim.jobs and claim.next_in == timedelta():
@@ -261,10 +313,13 @@ class Worker:
 
     async def _wait(self, woken_by: WokenBy) -> WokenBy:
         """Until there is a reason to look again; answers the reason."""
-        if self._draining and not self.held:
+        if self._is_done:
             return woken_by  # the last outcome is recorded: nobody would ring any more
         if self._pause:
-            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+            pause = min(self._pause, _DRAINING_PAUSE_SECONDS) if self._draining else self._pause
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            return woken_by
+        if self._again:
             return woken_by
         now = time.monotonic()
         full = len(self.running) >= self._places or self._draining
@@ -274,10 +329,31 @@ class Worker:
         if full:
             timeout = None
         else:
-            timeout = max(0.0, min(self._sweep_at, self._due_at or self._sweep_at) - now)
+            sweep_at = max(self._sweep_at, self._no_sweep_before)
+            timeout = max(0.0, min(sweep_at, self._due_at or sweep_at) - now)
         rung = await self._bell.wait(timeout)
         if rung is None:
             return WokenBy.SWEEP if self._sweep_at <= time.monotonic() else WokenBy.DUE
         if more_waits and self.running and len(self._ended) < self._places / 4:
             await asyncio.sleep(_GATHER_SECONDS)
         return rung
+
+
+def _is_about_content(error: StoreRefused) -> bool:
+    """Whether repeating cannot help because of what was sent."""
+    return error.status == _TOO_LARGE or error.code[:2] in _ABOUT_CONTENT
+
+
+def _lesser(outcome: Outcome, error: StoreRefused) -> Outcome | None:
+    """What to record instead of an outcome that was refused; None when there is no less."""
+    refused = error.code or str(error.status)
+    match outcome:
+        case Completed(result) if result and "result_refused" not in result:
+            return Completed({"result_refused": refused})  # the work is done: only its result is lost
+        case Dead(ErrorText("OutcomeRefused")):
+            return None
+        case _:
+            text = (
+                f"The handler had ended ({outcome.kind}), and the database refused to store that ({refused})."
+            )
+            return Dead(ErrorText("OutcomeRefused", text))

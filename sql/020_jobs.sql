@@ -41,6 +41,9 @@ create table public.jobs (
     check (type ~ '^[a-z][a-z0-9_]{0,99}$'),
     constraint "data must be a JSON object, for example {}"
     check (jsonb_typeof(data) = 'object'),
+    -- The text is what travels: a number such as 1e131071 takes a few bytes here and 128 kB there.
+    constraint "data must be at most 1 MB as JSON text"
+    check (octet_length(data::text) <= 1000000),
     constraint "data must be nested less than 100 levels deep"              -- which all clients can read
     check (not jsonb_path_exists(data, '$.**{100}')),
     constraint "priority must be from 0 to 100, larger is sooner"
@@ -50,7 +53,9 @@ create table public.jobs (
     constraint "max_attempts must be 1 or more"
     check (max_attempts >= 1),
     constraint "idempotency_key must be 1 to 500 characters, or null"
-    check (length(idempotency_key) between 1 and 500)
+    check (length(idempotency_key) between 1 and 500),
+    constraint "a job that runs has a lease, and no other has one"
+    check ((status = 'running') = (lease_expires_at is not null))
 ) partition by list (queue);
 
 alter sequence public.jobs_id_seq owned by public.jobs.id;
@@ -123,7 +128,7 @@ create table public.realtime_canary (
 -- is missing it is made here, since a queue outside of it would be silently deaf.
 create function public.publish_table(name text) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
@@ -147,7 +152,7 @@ select public.publish_table('realtime_canary');
 -- security, policies and grants, so each is given the same as the parent has (see 090_access.sql).
 create function public.create_queue(name text) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     queue_table constant text := create_queue.name || '_jobs';
@@ -184,7 +189,7 @@ $$;
 -- columns of their own jobs; nobody updates or deletes, since a job's state belongs to the functions.
 create function public.guard_queue_table(name text) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute format('alter table public.%I enable row level security', name);

@@ -11,7 +11,7 @@
 -- so two batches cannot wait for each other.
 create function public.enqueue(jobs jsonb) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
@@ -87,7 +87,7 @@ $$;
 -- Callers: enqueue.
 create function public.check_enqueue(jobs jsonb) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     known constant text[] := array[

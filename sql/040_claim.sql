@@ -7,25 +7,29 @@
 -- snapshot is open (a dump, a forgotten transaction) nothing may remove them: every claim would walk over
 -- all of them. So a claim answers where it found its first row, per priority, and the worker hands that
 -- back with its next call, which begins there. The floor is a hint and nothing depends on it: a row
--- committed late with an older run_at lies below it until the next sweep, which ignores the floor's times
--- (and keeps its priorities: an empty priority may have dead entries too). Two seconds of slack make that
--- rare.
+-- committed late, or with a run_at in the past, lies below it until the next sweep, which ignores the
+-- floor's times (and keeps its priorities: an empty priority may have dead entries too); those that a sweep
+-- does not get to lose their times as well. Two seconds of slack make that rare.
 --
 -- The settings on the functions keep the plans what they are on a table that has never been analysed,
 -- that was analysed while empty, or that has a million finished rows: the pending index in its own order,
--- never a sort or a bitmap of everything due, and a plan that is made once per session.
+-- never a sort or a bitmap of everything due, and a plan that is made once per session. Times are told in
+-- UTC whatever the database's time zone is, which could put them into a year that clients cannot read.
 
 -- Claims up to `max_jobs` due jobs of one queue and of the given types for `lease_seconds`.
 -- Callers: workers, over RPC, and finish.
--- Answers {"jobs": […], "lost": {"retried", "dead"}, "next_in_seconds", "floor", "unknown_types",
--- "waited_seconds"}.
+-- Answers {"jobs": […], "recovered", "lost": {"retried", "dead"}, "next_in_seconds", "floor",
+-- "unknown_types", "waited_seconds"}.
+--   recovered        how many of the jobs had been leased before; when all are, there may be more of them.
 --   next_in_seconds  when to look again: 0 when max_jobs was reached, null when nothing is planned.
 --   floor            to be handed back with the next call, sweep or not.
 --   waited_seconds   how long the longest waiting of these jobs had been due; null without jobs.
 --   unknown_types    on sweeps: due rows at the head of the queue whose type is not in `types`.
 -- `sweep` first ends the attempts of this queue whose lease ran out, then looks from the very start.
--- `holding` (not null) marks a call repeated after a lost answer: what `worker_id` has leased in this
--- queue and does not list there is handed out again first, as the same attempt.
+-- `holding` (not null) = [[id, attempt], …] says which attempts of this queue `worker_id` knows it holds. They
+-- are renewed first, so that no sweep of its own ends them; what it has leased and does not list there (an
+-- answer was lost) is handed out again, as the same attempt. To be sent with every sweep, and with a call
+-- that is repeated.
 -- Guarantees: a job is handed to one worker; its attempt is counted before anybody runs it; the order is
 -- priority (larger first), run_at, id.
 -- It answers json and not jsonb, as finish does: a text that is written once, and not a tree that is built
@@ -39,10 +43,11 @@ create function public.claim(
     woken_by text,
     floor jsonb default null,
     sweep boolean default false,
-    holding bigint[] default null
+    holding jsonb default null
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = on
@@ -58,6 +63,15 @@ declare
     waited interval;
     unknown jsonb;
 begin
+    if (claim.max_jobs between 0 and 1000) is not true then
+        raise exception using errcode = 'invalid_parameter_value', message = 'max_jobs must be from 0 to 1000';
+    end if;
+    perform public.check_lease(claim.lease_seconds);
+
+    if claim.holding is not null then
+        perform public.renew_held(claim.holding, claim.lease_seconds);
+    end if;
+
     if claim.sweep then
         lost := public.end_lost_attempts(claim.queue);
     end if;
@@ -71,7 +85,10 @@ begin
                 j.queue = claim.queue
                 and j.status = 'running'
                 and j.worker_id = claim.worker_id
-                and j.id <> all (claim.holding)
+                and not exists (
+                    select from jsonb_array_elements(claim.holding) as held (words)
+                    where (held.words ->> 0)::bigint = j.id and (held.words ->> 1)::integer = j.attempt
+                )
             limit claim.max_jobs
             for update skip locked
         ) as leased;
@@ -109,6 +126,7 @@ begin
 
     return json_build_object(
         'jobs', jobs,
+        'recovered', cardinality(again),
         'lost', lost,
         'next_in_seconds', case
             when due.next_run_at is not null then extract(epoch from greatest(due.next_run_at - now_at, interval '0'))
@@ -135,7 +153,7 @@ create function public.find_due(
     out ids bigint[], out floor jsonb, out next_run_at timestamptz
 )
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
@@ -154,13 +172,12 @@ begin
     from jsonb_array_elements(nullif(find_due.known, 'null')) as f (mark);
 
     ids := '{}';
-    floor := named;
-    if find_due.max_jobs <= 0 then
-        return;
-    end if;
     floor := '[]';
+    if find_due.max_jobs <= 0 then
+        next_run_at := now_at;
+    end if;
 
-    loop
+    while find_due.max_jobs > 0 loop
         -- The next priority down: one that appeared in the gap, or the next named one, or 0.
         start_run_at := '-infinity';
         start_id := 0;
@@ -226,8 +243,17 @@ begin
         exit when level = 0;
     end loop;
 
-    -- What the walk did not reach keeps the mark that it had.
-    select floor || coalesce(jsonb_agg(f.mark order by f.n), '[]') into floor
+    -- What the walk did not reach keeps the mark that it had; what a sweep owes a look and did not reach has none.
+    select
+        floor || coalesce(
+            jsonb_agg(
+                case
+                    when find_due.from_the_start then jsonb_build_array(f.mark -> 0, '-infinity', 0)
+                    else f.mark
+                end order by f.n
+            ), '[]'
+        )
+    into floor
     from jsonb_array_elements(named) with ordinality as f (mark, n)
     where f.n > place;
 end
@@ -238,7 +264,7 @@ $$;
 -- Callers: claim, on sweeps. The look is bounded: the first thousand due rows.
 create function public.unknown_types(queue text, types text[]) returns jsonb
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     answer jsonb;

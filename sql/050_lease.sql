@@ -13,6 +13,22 @@
 -- row has changed under a statement that picks its partition row by row (a look at the row once more
 -- spoils what the picking remembers). A queue given as a parameter of the whole statement is harmless.
 
+-- Refuses a lease without end: nothing could ever free its job.
+-- Callers: claim, heartbeat.
+create function public.check_lease(lease_seconds double precision) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (check_lease.lease_seconds between 0.001 and 86400) is not true then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'lease_seconds must be from 0.001 to 86400, a day';
+    end if;
+end
+$$;
+
+
 -- Renews the leases of `attempts` = [[queue, id, attempt], …] and answers {"lost": […], "cancel": […]}.
 -- Callers: each worker process, all its leases in one call, a few times per lease.
 -- lost = [[id, attempt], …] which are no longer the worker's: stop them, their outcome will be stale.
@@ -23,7 +39,7 @@ create function public.heartbeat(
     worker_id text, attempts jsonb, lease_seconds double precision
 ) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = off
@@ -35,6 +51,8 @@ declare
     now_at constant timestamptz := public.clock_now();
     answer jsonb;
 begin
+    perform public.check_lease(heartbeat.lease_seconds);
+
     with word as materialized (
         select h.words ->> 0 as queue, (h.words ->> 1)::bigint as id, (h.words ->> 2)::integer as attempt
         from jsonb_array_elements(heartbeat.attempts) as h (words)
@@ -81,13 +99,58 @@ end
 $$;
 
 
+-- Renews the leases of `attempts` = [[id, attempt], …] of which half is gone, and answers nothing.
+-- Callers: claim. A worker that was frozen, or cut off for longer than a lease, so keeps what nobody has
+-- taken from it yet. Never waits: a locked row is being renewed, or ended, by somebody else.
+create function public.renew_held(attempts jsonb, lease_seconds double precision) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = on
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    lease constant interval := make_interval(secs => renew_held.lease_seconds);
+begin
+    with word as materialized (
+        select (h.words ->> 0)::bigint as id, (h.words ->> 1)::integer as attempt
+        from jsonb_array_elements(renew_held.attempts) as h (words)
+        order by 1, 2
+    ),
+
+    held as materialized (
+        select j.id
+        from word as w
+        cross join lateral (
+            select locked.id
+            from public.jobs as locked
+            where
+                locked.id = w.id
+                and locked.attempt = w.attempt
+                and locked.lease_expires_at < now_at + lease / 2
+            for no key update skip locked
+        ) as j
+    )
+
+    update public.jobs as j
+    set lease_expires_at = now_at + lease, updated_at = now_at
+    from held as h
+    where j.id = h.id;
+end
+$$;
+
+
 -- Cancels jobs by id and answers {"cancelled": […], "asked": […], "unchanged": […]}.
 -- Callers: the server, over RPC. A pending job is cancelled at once. A running one is asked: its worker
 -- hears of it with the next heartbeat, and if it finishes first its outcome stands. Others, and ids that
 -- do not exist, are unchanged.
 create function public.cancel(job_ids bigint[]) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = off
@@ -149,7 +212,7 @@ $$;
 -- a worker that was only slow gets "stale" for its outcome. At most 1000 per sweep.
 create function public.end_lost_attempts(queue text) returns jsonb
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     outcomes jsonb;

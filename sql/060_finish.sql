@@ -17,7 +17,7 @@
 -- Guarantees: safe to repeat after a lost answer; a stale outcome cannot touch a newer attempt.
 create function public.finish(outcomes jsonb, claim jsonb default null) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     unknown_kind text;
@@ -47,10 +47,7 @@ begin
             woken_by => finish.claim ->> 'woken_by',
             floor => nullif(finish.claim -> 'floor', 'null'),
             sweep => coalesce((finish.claim ->> 'sweep')::boolean, false),
-            holding => case
-                when jsonb_typeof(finish.claim -> 'holding') = 'array'
-                    then array(select jsonb_array_elements_text(finish.claim -> 'holding')::bigint)
-            end
+            holding => nullif(finish.claim -> 'holding', 'null')
         );
     end if;
 
@@ -68,7 +65,7 @@ $$;
 -- step to step in columns and joined to nothing.
 create function public.record_outcomes(outcomes jsonb) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = off
@@ -108,6 +105,7 @@ begin
     told as materialized (
         select
             w.*, j.type, j.data, j.user_id, j.status, j.run_at,
+            coalesce(j.queue, w.queue) as job_queue,
             j.attempt as job_attempt,
             j.attempt - j.uncounted as counted,
             j.attempt = w.attempt and j.lease_expires_at is not null as live,
@@ -167,7 +165,7 @@ begin
             failed_at
         )
         select
-            v.failed_job_id, v.id, v.queue, jsonb_build_object('type', v.type, 'data', v.data),
+            v.failed_job_id, v.id, v.job_queue, jsonb_build_object('type', v.type, 'data', v.data),
             v.error_class, v.error_message, v.error_stack, v.counted, v.attempt, v.user_id, now_at
         from verdict as v
         where v.failed_job_id is not null
@@ -178,7 +176,7 @@ begin
             queue, job_id, attempt, kind, outcome, job_attempt, job_status, told_at
         )
         select
-            v.queue, v.id, v.attempt, v.kind, record_outcomes.outcomes -> (v.place - 1)::integer,
+            v.job_queue, v.id, v.attempt, v.kind, record_outcomes.outcomes -> (v.place - 1)::integer,
             v.job_attempt, v.status, now_at
         from verdict as v
         where v.answer = 'stale'

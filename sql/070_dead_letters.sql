@@ -4,9 +4,9 @@
 -- "skipped": [failed_job_id, …]}.
 -- Callers: people and their tools, over RPC. Without ids all that match job_type (the queue) and type,
 -- oldest first, up to max_jobs; the filters also narrow a list of ids.
--- Guarantees: a dead letter is replayed at most once, so the call may be repeated. It is the same job
--- again, same id and same key, with a fresh allowance of attempts and due at once. Skipped are those
--- replayed before, those whose job is gone or has moved on, and ids that do not exist.
+-- Guarantees: a dead letter is replayed at most once, so a call with ids may be repeated; one without finds
+-- whatever has failed by then. It is the same job again, same id and same key, with a fresh allowance of
+-- attempts and due at once. Skipped are ids replayed before, whose job is gone or has moved on, or unknown.
 create function public.replay(
     failed_job_ids bigint[] default null,
     job_type text default null,
@@ -14,7 +14,7 @@ create function public.replay(
     max_jobs integer default 1000
 ) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = off
@@ -34,6 +34,13 @@ begin
             and (replay.failed_job_ids is null or f.id = any (replay.failed_job_ids))
             and (replay.job_type is null or f.job_type = replay.job_type)
             and (replay.type is null or f.job_data ->> 'type' = replay.type)
+            and (
+                replay.failed_job_ids is not null
+                or exists (
+                    select from public.jobs as j
+                    where j.id = f.job_id and j.status = 'failed' and j.attempt = f.attempt
+                )
+            )
         order by f.id
         limit replay.max_jobs
         for update

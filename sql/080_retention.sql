@@ -11,7 +11,7 @@ create function public.prune(
     completed_days double precision default 7, failed_days double precision default 90, max_jobs integer default 5000
 ) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_indexscan = on
@@ -29,6 +29,10 @@ declare
     failed_jobs integer;
     stale_outcomes integer;
 begin
+    if (prune.max_jobs >= 1) is not true then
+        raise exception using errcode = 'invalid_parameter_value', message = 'max_jobs must be 1 or more';
+    end if;
+
     loop
         select
             max(head.id), min(head.created_at),
@@ -116,7 +120,7 @@ $$;
 -- go away on the same occasion.
 create function public.canary(token text) returns jsonb
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from public.realtime_canary as c

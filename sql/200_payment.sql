@@ -140,7 +140,7 @@ create sequence public.stripe_tickets;
 -- look. Any status but `received` means that nothing is left to do. `handled` false: no one looks, it is ignored; but
 -- when a later version handles its type and meets it again, it is received.
 create function public.receive_stripe_event(event jsonb) returns jsonb
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     incoming public.stripe_events := jsonb_populate_record(null::public.stripe_events, event);
@@ -161,32 +161,48 @@ begin
     return jsonb_build_object(
         'status', now_status, 'ticket', nextval('public.stripe_tickets')
     );
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
--- Whose customer this is: {id, user_id, fallback_user_id}, the first two of which may be missing. What the event's own
--- object says goes first, then who was known by this customer, then what Stripe's customer says. The first user
--- known by a customer stays known by it.
-create function public.owner_of_stripe_customer(customer jsonb) returns uuid
-language plpgsql security invoker set search_path = ''
+-- Whose this is, for all tables alike: `seen` as for apply_stripe_event, its customer being {id, user_id,
+-- fallback_user_id}, where everything may be missing. The user whom the event's own object names goes first; then who
+-- the subscription or the payment is known to belong to; then who is known by the customer; then whom Stripe's customer
+-- names. So a renewal, which names nobody, never takes a subscription from the user whom its checkout named.
+create function public.owner_of_stripe_objects(seen jsonb) returns uuid
+language plpgsql security invoker set search_path = pg_catalog, pg_temp
 as $$
 declare
-    owner uuid := coalesce(
-        (customer ->> 'user_id')::uuid,
-        (select c.user_id from public.billing_customers as c where c.stripe_customer_id = customer ->> 'id'),
-        (customer ->> 'fallback_user_id')::uuid
+    customer_id constant text := seen #>> '{customer,id}';
+    named constant uuid := seen #>> '{customer,user_id}';
+    owner constant uuid := coalesce(
+        named,
+        (
+            select s.user_id from public.subscriptions as s
+            where s.stripe_subscription_id = seen #>> '{subscription,stripe_subscription_id}'
+        ),
+        (
+            select p.user_id from public.payments as p
+            where p.stripe_invoice_id = seen #>> '{payment,stripe_invoice_id}'
+        ),
+        (select c.user_id from public.billing_customers as c where c.stripe_customer_id = customer_id),
+        (seen #>> '{customer,fallback_user_id}')::uuid
     );
 begin
-    if owner is not null and customer ->> 'id' is not null then
-        insert into public.billing_customers (stripe_customer_id, user_id) values (customer ->> 'id', owner)
-        on conflict do nothing;
+    if owner is not null and customer_id is not null then
+        insert into public.billing_customers as known (stripe_customer_id, user_id) values (customer_id, owner)
+        on conflict (stripe_customer_id) do update
+            set user_id = excluded.user_id
+            where named is not null and known.user_id <> excluded.user_id;
     end if;
     return owner;
 end
 $$;
 
 create function public.write_stripe_subscription(look public.subscriptions) returns void
-language sql security invoker set search_path = ''
+language sql security invoker set search_path = pg_catalog, pg_temp
 as $$
 insert into public.subscriptions as known (
     user_id, tier_id, status, payment_method, stripe_subscription_id, stripe_customer_id, stripe_price_id,
@@ -198,6 +214,8 @@ values (
     (
         select t.id from public.subscription_tiers as t
         where look.stripe_price_id in (t.stripe_price_monthly, t.stripe_price_yearly)
+        order by t.active desc, t.created_at
+        limit 1
     ),
     look.status, 'stripe', look.stripe_subscription_id, look.stripe_customer_id, look.stripe_price_id,
     look.current_period_start, look.current_period_end, look.trial_ends_at, look.cancel_at_period_end, look.canceled_at,
@@ -214,7 +232,7 @@ where known.ticket < excluded.ticket;
 $$;
 
 create function public.write_stripe_payment(look public.payments, stripe_subscription_id text) returns void
-language sql security invoker set search_path = ''
+language sql security invoker set search_path = pg_catalog, pg_temp
 as $$
 insert into public.payments as known (
     user_id, subscription_id, provider, status, amount, currency, stripe_invoice_id, attempt_count, next_attempt_at,
@@ -230,7 +248,7 @@ values (
     look.paid_at, look.ticket
 )
 on conflict (stripe_invoice_id) do update set
-    subscription_id = excluded.subscription_id, status = excluded.status, amount = excluded.amount,
+    user_id = excluded.user_id, subscription_id = excluded.subscription_id, status = excluded.status, amount = excluded.amount,
     currency = excluded.currency, attempt_count = excluded.attempt_count, next_attempt_at = excluded.next_attempt_at,
     paid_at = excluded.paid_at, ticket = excluded.ticket, updated_at = public.clock_now()
 where known.ticket < excluded.ticket;
@@ -240,7 +258,7 @@ $$;
 -- others by the names of their tables' columns. Answers {"status": …}: `processed`; or `unknown_user`, and nothing is
 -- written and the event stays received; or what another worker made of it meanwhile, and nothing is written.
 create function public.apply_stripe_event(event_id text, ticket bigint, seen jsonb) returns jsonb
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_status text;
@@ -254,7 +272,7 @@ begin
     if now_status <> 'received' then
         return jsonb_build_object('status', now_status);
     end if;
-    owner := public.owner_of_stripe_customer(seen -> 'customer');
+    owner := public.owner_of_stripe_objects(seen);
     if owner is null then
         return jsonb_build_object('status', 'unknown_user');
     end if;
@@ -270,12 +288,15 @@ begin
     end if;
     update public.stripe_events set status = 'processed', ended_at = public.clock_now() where id = event_id;
     return jsonb_build_object('status', 'processed');
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
 -- Ends an event that leads to nothing, and says why. Answers its status, which another worker may have set meanwhile.
 create function public.skip_stripe_event(event_id text, note text) returns jsonb
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_status text;
@@ -285,6 +306,9 @@ begin
     where e.id = event_id and e.status = 'received';
     select e.status into strict now_status from public.stripe_events as e where e.id = event_id;
     return jsonb_build_object('status', now_status);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
@@ -326,7 +350,7 @@ for select to authenticated using (user_id = (select auth.uid()));
 
 revoke all on function
 public.receive_stripe_event(jsonb),
-public.owner_of_stripe_customer(jsonb),
+public.owner_of_stripe_objects(jsonb),
 public.write_stripe_subscription(public.subscriptions),
 public.write_stripe_payment(public.payments, text),
 public.apply_stripe_event(text, bigint, jsonb),

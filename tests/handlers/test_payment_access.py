@@ -21,7 +21,7 @@ FUNCTIONS = (
     "receive_stripe_event('{}')",
     "apply_stripe_event('evt_1', 1, '{}')",
     "skip_stripe_event('evt_1', '')",
-    "owner_of_stripe_customer('{}')",
+    "owner_of_stripe_objects('{}')",
     "write_stripe_subscription(null)",
     "write_stripe_payment(null, '')",
 )

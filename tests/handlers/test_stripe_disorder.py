@@ -41,6 +41,67 @@ async def test_payloads_are_not_believed(
     assert await owner.fetchval("select status from user_subscriptions") == "canceled"
 
 
+async def test_who_was_named_keeps_what_is_theirs_when_later_events_name_nobody(
+    db: Database, owner: Owner
+) -> None:
+    """The customer's metadata said one user, the checkout another: the checkout knows better, from then on."""
+    at_customer, at_checkout = uuid4(), uuid4()
+    subscription = {
+        "stripe_subscription_id": "sub_1",
+        "stripe_customer_id": "cus_1",
+        "status": "active",
+        "started_at": "2026-01-01T00:00:00Z",
+        "cancel_at_period_end": False,
+    }
+    payment = {
+        "stripe_invoice_id": "in_1",
+        "stripe_subscription_id": "sub_1",
+        "status": "succeeded",
+        "amount": "29.00",
+        "currency": "usd",
+        "attempt_count": 1,
+    }
+    for number, named in enumerate([None, at_checkout, None]):
+        event = {
+            "id": f"evt_{number}",
+            "type": "x",
+            "livemode": False,
+            "job_key": "k",
+            "sent_at": "2026-01-01T00:00Z",
+        }
+        received = await call(db, "receive_stripe_event", event={**event, "handled": True})
+        customer = {"id": "cus_1", "user_id": named, "fallback_user_id": at_customer}
+        seen = {"customer": customer, "subscription": subscription, "payment": payment}
+        await call(db, "apply_stripe_event", event_id=event["id"], ticket=received["ticket"], seen=seen)
+        owners = [await owner.fetchval(f"select user_id from {t}") for t in ("subscriptions", "payments")]
+        expected = at_customer if number == 0 else at_checkout
+        assert owners == [expected, expected]
+    assert await owner.fetchval("select user_id from billing_customers") == at_checkout
+
+
+async def test_a_price_of_two_tiers_does_not_hold_up_its_events(db: Database, owner: Owner) -> None:
+    await owner.execute(
+        "insert into subscription_tiers (slug, name, price_monthly, stripe_price_monthly, stripe_price_yearly, active)"
+        " values ('old', 'Old', 9, 'price_1', null, false), ('pro', 'Pro', 29, null, 'price_1', true)"
+    )
+    event = {"id": "evt_1", "type": "x", "livemode": False, "job_key": "k", "sent_at": "2026-01-01T00:00Z"}
+    received = await call(db, "receive_stripe_event", event={**event, "handled": True})
+    seen = {
+        "customer": {"id": "cus_1", "user_id": uuid4()},
+        "subscription": {
+            "stripe_subscription_id": "sub_1",
+            "stripe_price_id": "price_1",
+            "status": "active",
+            "started_at": "2026-01-01T00:00:00Z",
+            "cancel_at_period_end": False,
+        },
+    }
+    ended = await call(db, "apply_stripe_event", event_id="evt_1", ticket=received["ticket"], seen=seen)
+    assert ended["status"] == "processed"
+    found = "select t.slug from subscriptions as s join subscription_tiers as t on t.id = s.tier_id"
+    assert await owner.fetchval(found) == "pro"
+
+
 @pytest.mark.parametrize("tens", range(5))
 async def test_fifty_random_orders_end_as_stripe_says(
     follow: Attempt, double: StripeDouble, owner: Owner, tens: int

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -12,10 +13,13 @@ from pydantic import BaseModel
 from listener.attempt import Attempt, Stop
 from listener.backoff import Backoff
 from listener.errors import Reject, RetryAfter
+from listener.events import Emit, Swallowed
 from listener.jobs import Job, WokenBy
 from listener.outcomes import Cancel, Completed, Dead, Outcome, Retry, Snooze, to_json
 from listener.redaction import Redactor
+from listener.registry import Payload
 from tests.listener.working import Anything, Told, runs
+from tests.waiting import until
 
 HOUR = timedelta(hours=1)
 KEPT_OUT = "Alice Smith"
@@ -29,11 +33,15 @@ def attempt_at(
     backoff: Backoff | None = None,
     attempt: int = 1,
     uncounted: int = 0,
+    data: dict[str, object] | None = None,
+    emit: Emit | None = None,
 ) -> Attempt:
     now = datetime.now(UTC)
-    job = Job(7, "broker", "x", {"name": KEPT_OUT}, None, 0, now, attempt, uncounted, 4, now)
+    job = Job(7, "broker", "x", data or {"name": KEPT_OUT}, None, 0, now, attempt, uncounted, 4, now)
     handler = runs(function, queue="broker", name="x", payload=payload, timeout=timeout, backoff=backoff)
-    return Attempt(job, handler, {}, woken_by=WokenBy.START, redactor=Redactor(), emit=Told())
+    return Attempt(
+        job, handler, {}, woken_by=WokenBy.START, redactor=Redactor(), emit=Told() if emit is None else emit
+    )
 
 
 async def outcome_of(function: Callable[..., Awaitable[object]], **how: object) -> Outcome:
@@ -81,6 +89,13 @@ async def test_what_a_handler_may_return(answer: object, outcome: Outcome) -> No
     assert await outcome_of(answering(answer)) == outcome
 
 
+class Telegram:
+    """Nothing that JSON knows."""
+
+    def __repr__(self) -> str:
+        return "a telegram"
+
+
 class Share(BaseModel):
     share: float
 
@@ -91,20 +106,75 @@ class Share(BaseModel):
         "done",
         42,
         [{"n": 1}],
-        {"at": datetime(2026, 1, 1, tzinfo=UTC)},
-        {"id": UUID(int=1)},
         {"share": float("nan")},
         Share(share=float("nan")),
-        Share(share=float("inf")),
-        {1: {2, 3}},
-        Snooze(5, "not a timedelta"),  # type: ignore[arg-type]
+        {"what": Telegram()},
+        {"page": "x" * 300_000},
+    ],
+    ids=lambda answer: repr(answer)[:40],
+)
+async def test_a_result_that_cannot_be_kept_does_not_undo_the_work(answer: object) -> None:
+    """The handler has returned: running it again would do its outside effects again."""
+    told = Told()
+    outcome = await attempt_at(answering(answer), emit=told).run()
+    assert isinstance(outcome, Completed)
+    assert list(outcome.result or {}) == ["result_not_kept"]
+    assert [event.where for event in told.of(Swallowed)] == ["result of broker job 7 x"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ({"at": datetime(2026, 1, 1, tzinfo=UTC)}, {"at": "2026-01-01T00:00:00Z"}),
+        ({"id": UUID(int=1)}, {"id": str(UUID(int=1))}),
+        ({"price": Decimal("0.10")}, {"price": "0.10"}),
+        ({1: {2}}, {"1": [2]}),
+        ({"text": "a \0 and half a \ud800"}, {"text": "a ␀ and half a \\ud800"}),
     ],
     ids=repr,
 )
-async def test_what_cannot_be_kept_fails_its_own_job(answer: object) -> None:
+async def test_a_result_is_kept_as_json_that_the_database_can_store(answer: object, kept: object) -> None:
     outcome = await outcome_of(answering(answer))
+    assert outcome == Completed(cast("dict[str, object]", kept))
+
+
+async def test_a_snooze_that_was_said_wrongly_is_not_taken_for_done() -> None:
+    outcome = await outcome_of(answering(Snooze(5, "not a timedelta")))  # type: ignore[arg-type]
     assert isinstance(outcome, Retry)
-    assert outcome.error.error_class in {"TypeError", "ValueError"}
+
+
+async def test_a_handler_that_hangs_after_its_time_out_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("listener.attempt._OVERDUE_AFTER", timedelta())
+    hanging = asyncio.Event()
+
+    async def hangs(_payload: Anything) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            hanging.set()
+            await asyncio.Event().wait()
+
+    attempt = attempt_at(hangs, timeout=timedelta(milliseconds=1))
+    running = asyncio.create_task(attempt.run())
+    await hanging.wait()
+    await until("it is overdue", lambda: attempt.is_overdue)
+    attempt.stop(Stop.OVERDUE)
+    outcome = await running
+    assert isinstance(outcome, Retry)
+    assert outcome.error.error_class == "TimedOut"
+
+
+async def test_keys_of_a_payload_that_may_be_values_are_not_told() -> None:
+    class Narrow(Payload):
+        order_id: int
+
+    data: dict[str, object] = {"alice@example.com": 1, "DE89370400440532013000": {}, "a\nb": 2, "extra": 3}
+    outcome = await attempt_at(answering(None), data=data, payload=Narrow).run()
+    assert isinstance(outcome, Dead)
+    assert "order_id" in outcome.error.message.replace("orderId", "order_id")
+    assert "extra: extra forbidden" in outcome.error.message
+    for value in ("alice", "DE89", "\n"):
+        assert value not in outcome.error.message
 
 
 @pytest.mark.parametrize(
@@ -274,7 +344,12 @@ async def test_a_cancellation_from_outside_passes_through() -> None:
         await task
 
 
-async def test_no_other_exit_is_swallowed() -> None:
-    # Not in a task: asyncio would hand it to the event loop, and with it to this run.
-    with pytest.raises(KeyboardInterrupt):
-        await attempt_at(raising(KeyboardInterrupt())).run()
+class Panic(BaseException):
+    """As extension modules written in Rust raise it."""
+
+
+@pytest.mark.parametrize("error", [Panic("x"), KeyboardInterrupt(), GeneratorExit(), SystemExit(0)], ids=repr)
+async def test_no_exit_of_a_handler_is_one_of_the_process(error: BaseException) -> None:
+    outcome = await outcome_of(raising(error))
+    assert isinstance(outcome, Retry)
+    assert outcome.error.error_class == type(error).__name__

@@ -199,7 +199,7 @@ def test_a_command_line_that_makes_no_sense(words: Sequence[str], capsys: pytest
         (["--port", "-1"], {}, "0 to 65535"),
         ([], {"PORT": "abc"}, "0 to 65535"),
         ([], {"PORT": "²"}, "0 to 65535"),
-        (["--concurrency", "0"], {}, "at least 1"),
+        (["--concurrency", "0"], {}, "from 1 to 1000"),
         (["--log-level", "LOUD"], {}, "DEBUG"),
         ([], {"PULSE_LOG_LEVEL": "loud"}, "DEBUG"),
         (["--queues", "nowhere"], {}, "'nowhere'"),

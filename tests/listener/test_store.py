@@ -29,7 +29,7 @@ async def store(gateway: Gateway) -> AsyncIterator[Store]:
 
 
 def ask(
-    *types: str, max_jobs: int = 10, sweep: bool = False, holding: list[int] | None = None
+    *types: str, max_jobs: int = 10, sweep: bool = False, holding: list[AttemptRef] | None = None
 ) -> ClaimRequest:
     lease = timedelta(seconds=60)
     return ClaimRequest(QUEUE, types, max_jobs, lease, WokenBy.START, sweep=sweep, holding=holding)

@@ -44,7 +44,7 @@ class Calls:
         woken_by: str = "sweep",
         floor: object = None,
         sweep: bool = False,
-        holding: Sequence[int] | None = None,
+        holding: Sequence[tuple[int, int]] | None = None,
     ) -> Json:
         answer: Json = await self._answer(
             "claim($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -56,7 +56,7 @@ class Calls:
             woken_by,
             None if floor is None else json.dumps(floor),
             sweep,
-            holding,
+            None if holding is None else json.dumps(holding),
         )
         return answer
 

@@ -26,6 +26,8 @@ INTERNAL = {
     "check_enqueue",
     "find_due",
     "unknown_types",
+    "check_lease",
+    "renew_held",
     "end_lost_attempts",
     "record_outcomes",
     "status_after",
@@ -107,7 +109,19 @@ async def test_only_the_server_calls_functions_and_only_those_for_it(owner: Conn
         expected = row["role"] == "service_role" and row["proname"] in CALLABLE
         assert row["may"] == expected, f"{row['role']} and {row['proname']}"
         if row["prosecdef"]:
-            assert 'search_path=""' in row["proconfig"], row["proname"]
+            assert "search_path=pg_catalog, pg_temp" in row["proconfig"], row["proname"]
+
+
+async def test_no_function_lets_an_error_out_that_postgrest_would_repeat_for_ever(owner: Connection) -> None:
+    rows = await owner.fetch(
+        "select proname, prosrc from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"
+        " and has_function_privilege('service_role', oid, 'execute')"
+    )
+    assert {row["proname"] for row in rows} > CALLABLE - {"clock_now"}
+    bare = [
+        r["proname"] for r in rows if "when deadlock_detected or serialization_failure" not in r["prosrc"]
+    ]
+    assert bare == []
 
 
 async def test_every_table_of_the_queue_has_row_level_security(owner: Connection) -> None:

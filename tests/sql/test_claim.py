@@ -89,11 +89,11 @@ async def test_a_full_worker_takes_nothing_and_keeps_its_floor(server: Calls) ->
     floor = (await server.claim())["floor"]
     await server.insert()
 
-    claimed = await server.claim(0, floor=floor, sweep=True)
+    claimed = await server.claim(0, floor=floor)
 
     assert claimed["jobs"] == []
     assert claimed["floor"] == floor
-    assert claimed["next_in_seconds"] is None
+    assert claimed["next_in_seconds"] == 0
 
 
 async def test_waited_seconds_is_the_longest_wait_since_due(server: Calls, move_clock: MoveClock) -> None:
@@ -138,6 +138,19 @@ async def test_a_row_below_the_floor_is_found_by_the_next_sweep(server: Calls) -
     assert [priority for priority, *_ in swept["floor"]] == [0]
 
 
+async def test_what_a_sweep_does_not_get_to_is_looked_for_at_the_next_look(server: Calls) -> None:
+    await server.insert()
+    floor = (await server.claim())["floor"]
+    late = await server.insert(run_at=datetime.now(UTC) - timedelta(minutes=1))
+    urgent = await server.insert(priority=5)
+
+    swept = await server.claim(1, floor=floor, sweep=True)
+    assert ids(swept) == [urgent]
+
+    assert ids(await server.claim(1, floor=swept["floor"])) == [late]
+    assert ids(await server.claim(1, floor=(await server.claim(0, floor=floor, sweep=True))["floor"])) == []
+
+
 async def test_the_floor_is_kept_for_each_priority(server: Calls) -> None:
     early = datetime.now(UTC) - timedelta(minutes=5)
     later = datetime.now(UTC) - timedelta(minutes=4)
@@ -178,15 +191,66 @@ async def test_after_a_lost_answer_the_same_attempts_are_handed_out_again(server
     assert ids(await server.claim(1, worker_id="w")) == [lost]  # this answer never arrives
     assert ids(await server.claim(1, worker_id="another")) == [other]
 
-    again = await server.claim(3, worker_id="w", holding=[before])
+    again = await server.claim(3, worker_id="w", holding=[(before, 1)])
 
     assert [(job["id"], job["attempt"]) for job in again["jobs"]] == [(lost, 1), (fresh, 1)]
+    assert again["recovered"] == 1
     assert (await server.row(lost))["attempt"] == 1
 
 
 async def test_what_was_lost_comes_first_and_counts_as_taken(server: Calls) -> None:
     lost = ids(await _filled(server, 3))
-    assert ids(await server.claim(2, holding=[])) == lost[:2]
+    claimed = await server.claim(2, holding=[])
+    assert ids(claimed) == lost[:2]
+    assert (claimed["recovered"], claimed["next_in_seconds"]) == (2, 0)
+
+
+async def test_a_later_attempt_of_a_held_job_is_handed_out_too(server: Calls, move_clock: MoveClock) -> None:
+    """The worker still runs the first attempt, whose lease ran out; the answer with the second was lost."""
+    job = await server.insert(max_attempts=2)
+    first = await server.take(lease_seconds=5)
+    await move_clock(timedelta(seconds=6))
+    assert (await server.claim(0, sweep=True))["lost"]["retried"] == 1
+    await move_clock(timedelta(seconds=12))
+    await server.take()  # this answer never arrives
+
+    again = await server.claim(holding=[(job, first["attempt"])])
+
+    assert [(job["id"], job["attempt"]) for job in again["jobs"]] == [(job, 2)]
+
+
+async def test_a_sweep_does_not_end_what_its_own_worker_holds(server: Calls, move_clock: MoveClock) -> None:
+    mine, other = await server.insert(), await server.insert()
+    await server.claim(1, worker_id="w", lease_seconds=5)
+    await server.claim(1, worker_id="another", lease_seconds=5)
+    await move_clock(timedelta(seconds=6))
+
+    swept = await server.claim(0, worker_id="w", lease_seconds=5, sweep=True, holding=[(mine, 1)])
+
+    assert swept["lost"] == {"retried": 1, "dead": 0}
+    assert (await server.row(mine))["status"] == "running"
+    assert (await server.row(other))["status"] == "pending"
+    assert (await server.claim(0, sweep=True))["lost"]["retried"] == 0, "the lease is renewed"
+
+
+async def test_holding_renews_only_what_is_held_and_half_over(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    """A worker sends it with every sweep: most of the time there must be nothing to write."""
+    mine = await server.insert()
+    await server.claim(1, lease_seconds=60)
+    before = (await server.row(mine))["lease_expires_at"]
+
+    await server.claim(0, lease_seconds=60, sweep=True, holding=[(mine, 1), (mine, 2), (99, 1)])
+    assert (await server.row(mine))["lease_expires_at"] == before
+
+    await move_clock(timedelta(seconds=40))
+    async with owner.transaction():  # it never waits for who has the row
+        await owner.execute("select from jobs where id = $1 for update", mine)
+        await server.claim(0, lease_seconds=60, sweep=True, holding=[(mine, 1)])
+        assert (await server.row(mine))["lease_expires_at"] == before
+    await server.claim(0, lease_seconds=60, sweep=True, holding=[(mine, 1)])
+    assert (await server.row(mine))["lease_expires_at"] > before
 
 
 async def _filled(server: Calls, jobs: int) -> Json:
@@ -218,6 +282,28 @@ async def test_without_a_sweep_a_lease_that_ran_out_is_left_alone(
     assert (await server.claim())["jobs"] == []
 
 
-async def test_a_negative_number_of_jobs_is_an_error(server: Calls) -> None:
-    with pytest.raises(asyncpg.PostgresError):
-        await server.claim(-1, holding=[])
+@pytest.mark.parametrize("max_jobs", [-1, 1001, None])
+async def test_a_number_of_jobs_that_cannot_be_meant_is_refused(server: Calls, max_jobs: int) -> None:
+    await server.insert()
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="max_jobs must be from 0 to 1000"):
+        await server.claim(max_jobs, sweep=True, holding=[])
+
+
+@pytest.mark.parametrize("lease_seconds", [None, 0, -1, 86401, float("nan"), float("inf")])
+async def test_a_lease_without_a_sensible_end_is_refused(server: Calls, lease_seconds: float) -> None:
+    """Nothing could ever free its job."""
+    await server.insert()
+    held = await server.take()
+    for call in (
+        server.claim(lease_seconds=lease_seconds),
+        server.heartbeat(held, lease_seconds=lease_seconds),
+    ):
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="lease_seconds must be from"):
+            await call
+    assert (await server.end(held))["answer"] == "recorded"
+
+
+async def test_times_are_told_in_utc_whatever_the_database_thinks(server: Calls) -> None:
+    await server.connection.execute("set timezone = 'America/New_York'")
+    await server.value("insert into payment_jobs (type, run_at) values ('a', '0001-01-01 00:00+00')")
+    assert (await server.take())["run_at"] == "0001-01-01T00:00:00+00:00"

@@ -75,6 +75,22 @@ async def test_a_dead_letter_whose_job_is_gone_is_skipped(server: Calls, owner: 
     assert await server.replay([letter]) == {"replayed": [], "skipped": [letter]}
 
 
+async def test_letters_that_cannot_be_replayed_do_not_stand_before_those_that_can(
+    server: Calls, owner: Connection
+) -> None:
+    _, gone = await dead(server)
+    letter, _ = await dead(server)
+    await owner.execute("delete from jobs where id = $1", gone)
+    assert [said["failed_job_id"] for said in (await server.replay(max_jobs=1))["replayed"]] == [letter]
+
+
+async def test_a_letter_names_the_queue_of_its_job_whatever_the_worker_says(server: Calls) -> None:
+    await server.insert()
+    job = await server.take()
+    await server.end({**job, "queue": "broker"}, "dead")
+    assert await server.value("select job_type from failed_jobs") == "payment"
+
+
 async def test_two_replays_at_once_replay_once(server: Calls, database: str) -> None:
     letters = [(await dead(server))[0] for _ in range(20)]
     other = await asyncpg.connect(database)

@@ -113,6 +113,13 @@ async def test_batches_with_the_same_keys_in_opposite_order_do_not_lock_each_oth
     ("columns", "message"),
     [
         ({"data": "[]"}, "data must be a JSON object, for example {}"),
+        ({"data": json.dumps({"a": "x" * 1_000_000})}, "data must be at most 1 MB as JSON text"),
+        (
+            {
+                "data": '{"a": [1e131071, 1e131071, 1e131071, 1e131071, 1e131071, 1e131071, 1e131071, 1e131071]}'
+            },
+            "data must be at most 1 MB as JSON text",
+        ),
         ({"data": '{"a":' * 100 + "1" + "}" * 100}, "data must be nested less than 100 levels deep"),
         ({"data": '{"a":' + "[" * 1500 + "]" * 1500 + "}"}, "data must be nested less than 100 levels deep"),
         ({"type": "Sync-Positions"}, "type must be a lower-case word, for example sync_positions"),

@@ -87,7 +87,7 @@ async def _loop(number: int, calls: Calls, book: Book) -> None:
         for job in answer["claim"]["jobs"]:
             book.handed[job["id"], job["attempt"]].add(number)
         if chance.random() < 0.1:  # the answer was lost: the same call again
-            kept = [job["id"] for job in held] if late else []
+            kept = [(job["id"], job["attempt"]) for job in held] if late else []
             again = await calls.finish(*words, claim={**claim, "holding": kept})
             _hear(words, again["outcomes"], book, repeat_of=answer["outcomes"])
             answer = again

@@ -16,7 +16,7 @@ async def one_of_each(server: Calls) -> dict[str, int]:
         await server.end(await server.take(), kind)
     await server.end({"queue": "payment", "id": made["failed"], "attempt": 1}, "retry")
     made["running"] = await server.insert()
-    await server.take(lease_seconds=1e9)
+    await server.take(lease_seconds=86400)
     made["pending"] = await server.insert(run_at=datetime.now(UTC) + timedelta(days=900))
     return made
 
