@@ -6,10 +6,10 @@ the next one's outcomes gather), there is never a second claim in flight, and th
 
 The races, and where each is closed:
   - A row is inserted between our look and our wait: the bell keeps the ring, so the next wait returns at once.
-  - An answer is lost after its commit: outcomes are sent again, alone, so that they depend on nothing else, and come
-    back as "repeated"; then the claim is repeated with `holding`, and what the lost one had leased is handed out again,
-    in smaller portions each time, in case the answer was too large to arrive. Until then outcomes stay here, and a
-    drain does not end: what was leased to us unheard has to be handed back.
+  - An answer is lost after its commit: outcomes are sent again and come back as "repeated", and the claim is repeated
+    with `holding`: what the lost one had leased is handed out again, in smaller portions each time, in case the answer
+    was too large to arrive. The two go in turns then, so that neither can hold up the other. Until then outcomes stay
+    here, and a drain does not end: what was leased to us unheard has to be handed back.
   - The lease runs out while a handler runs: the outcome comes back as "stale" and has changed nothing.
   - One outcome that the database refuses would hold up its whole batch for ever: after a refusal each is sent alone,
     and the one that is refused again is recorded without its result, or as a dead letter that says so. What is not
@@ -50,6 +50,7 @@ from listener.wakeups import Bell
 _GATHER_SECONDS = 0.01
 # Due rows that a claim could not get are in another worker's hands for a moment: look again after this, not at once.
 _CONTENDED_SECONDS = 0.05
+_MOST_HALVINGS = 10  # of at most 1000 places
 # An outage must not use up the time that a drain has.
 _DRAINING_PAUSE_SECONDS = 0.5
 # A job due for longer than this, found by a sweep, was owed a wake-up that never came.
@@ -99,8 +100,11 @@ class Worker:
         self._again = False
         """Whether the last look did not do all that it was for."""
         self._no_sweep_before = 0.0
-        self._failures = 0
-        """Calls in a row that were not answered."""
+        self._said_too_much = 0
+        self._asked_too_much = 0
+        """How often to halve what the next call says and asks for: grows when one was not answered, falls again."""
+        self._asks_next = False
+        """Whether it is the claim's turn, while outcomes and claims go separately."""
         self._pause = 0.0
         """Seconds before the last call is repeated; 0 when it was answered."""
         self._unavailable_since: float | None = None
@@ -158,9 +162,8 @@ class Worker:
 
     async def _look(self, woken_by: WokenBy) -> Sequence[Job]:
         """One call that records what has ended and claims for the free places; answers what it brought."""
-        ended = self._ended[: max(1, len(self._ended) >> self._failures)]
-        outcomes_first = bool(ended and self._unsure and self._failures)
-        request = None if outcomes_first else self._request(woken_by)
+        ended, request = self._words(woken_by)
+        left_out = len(ended) < len(self._ended)
         self._again = False
         if not ended and request is None:
             return []
@@ -175,17 +178,37 @@ class Worker:
             return []
         except StoreUnavailable as error:
             self._unsure |= request is not None
+            self._learn_from(ended, request, 1)
             self._not_answered(error)
             if len(ended) == 1:
                 self._ended.append(self._ended.pop(0))  # perhaps another one is easier to take
             return []
-        self._again = outcomes_first or len(ended) < len(self._ended)
+        self._learn_from(ended, request, -1)
         self._answered()
         self._settle(ended, recorded)
+        self._again = left_out or self._asked_too_much > 0
         if request is None or claim is None:
             return []
         self._learn(request, claim)
         return claim.jobs
+
+    def _words(self, woken_by: WokenBy) -> tuple[list[_Ended], ClaimRequest | None]:
+        """What to say in the next call: all outcomes that have gathered, and what to ask for.
+
+        After a failure they go in turns, outcomes first, so that neither can hold up the other.
+        """
+        ended = self._ended[: max(1, len(self._ended) >> self._said_too_much)]
+        request = self._request(woken_by)
+        if not (self._said_too_much or self._asked_too_much) or not ended or request is None:
+            return ended, request
+        asks, self._asks_next = self._asks_next, not self._asks_next
+        return ([], request) if asks else (ended, None)
+
+    def _learn_from(self, ended: Sequence[_Ended], request: ClaimRequest | None, change: int) -> None:
+        if ended:
+            self._said_too_much = min(max(self._said_too_much + change, 0), _MOST_HALVINGS)
+        if request is not None:
+            self._asked_too_much = min(max(self._asked_too_much + change, 0), _MOST_HALVINGS)
 
     def _request(self, woken_by: WokenBy) -> ClaimRequest | None:
         """What to ask for now: nothing while full; a sweep at start, on a join, and when it is time.
@@ -197,14 +220,14 @@ class Worker:
             return None
         now = time.monotonic()
         sweep = (
-            not (self._draining or self._failures)
+            not (self._draining or self._pause)
             and now >= self._no_sweep_before
             and (now >= self._sweep_at or woken_by in {WokenBy.START, WokenBy.JOINED})
         )
         return ClaimRequest(
             queue=self.queue,
             types=[] if self._draining else self._types,
-            max_jobs=max(1, free >> self._failures),
+            max_jobs=max(1, free >> self._asked_too_much),
             lease=self._tempo.lease,
             woken_by=woken_by,
             floor=self._floor,
@@ -249,13 +272,12 @@ class Worker:
     def _not_answered(self, error: StoreRefused | StoreUnavailable) -> None:
         if self._unavailable_since is None:
             self._unavailable_since = time.monotonic()
-        self._failures += 1
         first = self._tempo.reconnect.total_seconds()
         self._pause = min(self._pause * 2, first * 10) if self._pause else first
         self._emit(Unavailable(self.queue, str(error), timedelta(seconds=self._pause)))
 
     def _answered(self) -> None:
-        self._pause, self._failures = 0.0, 0
+        self._pause = 0.0
         self._looked = True
         if self._unavailable_since is not None:
             now = time.monotonic()
@@ -270,7 +292,8 @@ class Worker:
     def _learn(self, request: ClaimRequest, claim: Claim) -> None:
         """Remembers what a claim said about later, and tells what it said about now."""
         now = time.monotonic()
-        self._unsure = self._again = claim.recovered >= request.max_jobs
+        self._unsure = claim.recovered >= request.max_jobs
+        self._again |= self._unsure
         self._floor = claim.floor
         self._due_at = None if claim.next_in is None else now + claim.next_in.total_seconds()
         if not claim.jobs and claim.next_in == timedelta():

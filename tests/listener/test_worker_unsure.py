@@ -1,0 +1,222 @@
+"""When an answer is lost or this process was frozen: what was leased unheard is found, what runs is not ended."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL
+from listener.config import Tempo
+from listener.errors import StoreRefused, StoreUnavailable
+from listener.events import AttemptsLost, AttemptStopped, Unavailable
+from listener.jobs import Job, NewJob, WokenBy
+from listener.outcomes import Answer, Snooze
+from listener.store import connected
+from tests.listener.working import QUEUE, QUICK, Anything, Connection, Gate, MoveClock, row, runs, working
+from tests.waiting import until
+
+
+async def test_its_own_sweep_does_not_end_what_still_runs(
+    gateway: Gateway, owner: Connection, move_clock: MoveClock
+) -> None:
+    """After a freeze the loop may look before the heartbeat has beaten."""
+    gate = Gate()
+    async with working(gateway, runs(gate.gated)) as shop:
+        id_ = await shop.job("gated")
+        await until("the handler waits", lambda: gate.inside == 1)
+        await move_clock(timedelta(seconds=61))
+        shop.bell.ring(WokenBy.JOINED)
+        await until(
+            "the lease is renewed",
+            lambda: owner.fetchval("select lease_expires_at > clock_now() from jobs where id = $1", id_),
+        )
+        gate.open.set()
+        assert (await shop.finishes(1)).recorded.answer is Answer.RECORDED
+    assert not shop.told.of(AttemptsLost)
+    assert not shop.told.of(AttemptStopped)
+    assert (await row(owner, id_))["attempt"] == 1
+
+
+async def test_after_an_outage_nobody_sweeps_before_the_others_could_renew(
+    gateway: Gateway, owner: Connection, move_clock: MoveClock
+) -> None:
+    tempo = Tempo(
+        lease=timedelta(milliseconds=50),
+        sweep=timedelta(milliseconds=10),
+        reconnect=timedelta(milliseconds=30),
+    )
+    gate = Gate()
+    async with working(gateway, runs(gate.gated), worker_id="frozen") as frozen:
+        await frozen.job("gated")
+        await until("the handler waits", lambda: gate.inside == 1)
+        await move_clock(timedelta(seconds=61))
+        gateway.faults.refuse = {"/rest/v1/rpc": 3}
+        async with working(gateway, tempo=tempo) as shop:
+            await until("it is back", lambda: shop.worker.problem is None)
+            looked, sweeps_from = asyncio.get_running_loop().time(), shop.worker._no_sweep_before
+            assert 0.2 < sweeps_from - looked < 0.4
+            frozen.bell.ring(WokenBy.JOINED)
+            gate.open.set()
+            assert (await frozen.finishes(1)).recorded.answer is Answer.RECORDED
+
+
+async def test_what_a_lost_claim_had_leased_is_handed_back_by_a_drain(
+    gateway: Gateway, owner: Connection
+) -> None:
+    gate = Gate()
+    slow = Tempo(sweep=QUICK.sweep, reconnect=timedelta(milliseconds=300))
+    async with working(gateway, runs(gate.gated), tempo=slow) as shop:
+        await shop.has_looked()
+        gateway.faults.lose_answers["claim"] = 1
+        id_ = await shop.job("gated")
+        await until("the answer is missed", lambda: bool(shop.told.of(Unavailable)))
+        assert (await row(owner, id_))["status"] == "running"
+        shop.worker.drain()
+        await shop.drained()
+    assert gate.inside == 0
+    job = await row(owner, id_)
+    assert (job["status"], job["attempt"], job["uncounted"]) == ("pending", 1, 1)
+
+
+async def test_a_later_attempt_that_was_leased_unheard_is_run(gateway: Gateway, owner: Connection) -> None:
+    """The finish that records a snooze for now leases the same job again, and its answer is lost."""
+    attempts: list[int] = []
+
+    async def again(_payload: Anything, *, job: Job) -> Snooze | None:
+        attempts.append(job.attempt)
+        if job.attempt > 1:
+            return None
+        gateway.faults.lose_answers["finish"] = 1
+        return Snooze(timedelta(), "at once")
+
+    async with working(gateway, runs(again)) as shop:
+        id_ = await shop.job("again")
+        await until("it has run twice", lambda: attempts == [1, 2])
+        await shop.finishes(2)
+    assert (await row(owner, id_))["status"] == "completed"
+
+
+async def test_a_claim_that_committed_late_is_found_by_the_next_sweep(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """Our side gave up on it, asked again, got nothing, and was sure: then it was carried out."""
+    gate = Gate()
+    gate.open.set()
+    async with working(gateway, runs(gate.gated)) as shop:
+        await shop.has_looked()
+        id_ = await owner.fetchval("insert into maintenance_jobs (type) values ('gated') returning id")
+        await owner.fetchval("select claim('maintenance', array['gated'], 5, 60, 'test-worker', 'free')")
+        shop.bell.ring(WokenBy.JOINED)
+        await shop.finishes(1)
+    job = await row(owner, id_)
+    assert (job["status"], job["attempt"]) == ("completed", 1)
+
+
+async def test_an_outcome_that_never_gets_through_does_not_hold_up_the_others(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """A proxy that breaks off large requests: each try carries less, and the one that fails alone goes to the end."""
+    gate = asyncio.Event()
+
+    async def large(payload: Anything) -> dict[str, object]:
+        await gate.wait()
+        return {"page": "x" * payload.model_dump()["size"]}
+
+    async with working(gateway, runs(large)) as shop, _proxy_that_takes(gateway, 100_000) as proxied:
+        ids = [await shop.job("large", {"size": size}) for size in (200_000, 10, 10, 10)]
+        await shop.runs_jobs(4)
+        shop.store._session._base_url = proxied  # type: ignore[assignment]
+        gate.set()
+        await shop.finishes(3)
+        assert {event.job.id for event in shop.finished} == set(ids[1:])
+        fresh = await owner.fetchval(
+            """insert into maintenance_jobs (type, data) values ('large', '{"size": 1}') returning id"""
+        )
+        shop.bell.ring(WokenBy.REALTIME)
+        await until("new work is done too", lambda: fresh in {event.job.id for event in shop.finished})
+        shop.store._session._base_url = aiohttp.client.URL(gateway.url)  # type: ignore[assignment]
+        await shop.finishes(5)
+
+
+class _proxy_that_takes:  # noqa: N801 - used as a function
+    """Answers 502 to requests above a size and passes the others on."""
+
+    def __init__(self, gateway: Gateway, largest: int) -> None:
+        self._to, self._largest = gateway.url, largest
+
+    async def __aenter__(self) -> aiohttp.client.URL:
+        self._http = aiohttp.ClientSession()
+        app = web.Application(client_max_size=10_000_000)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return aiohttp.client.URL(f"http://127.0.0.1:{self._runner.addresses[0][1]}")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+        await self._http.close()
+
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if len(body) > self._largest:
+            return web.Response(status=502, text="Bad Gateway")
+        headers = {name: request.headers[name] for name in ("apikey", "Authorization", "Content-Type")}
+        async with self._http.post(self._to + request.path, data=body, headers=headers) as answer:
+            return web.Response(
+                status=answer.status, body=await answer.read(), content_type="application/json"
+            )
+
+
+STRANGE = [b"", b"null", b"{}", b"[]", b"7", b'{"message": "ok"}', b"<html>", b"\xff", b'{"a":' * 100_000]
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 500])
+@pytest.mark.parametrize("body", STRANGE, ids=lambda body: body[:20])
+async def test_an_answer_of_another_shape_is_no_answer(status: int, body: bytes) -> None:
+    async def strange(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", strange)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with connected(url, LOCAL.secret, "test-worker") as store:
+            for call in (
+                store.enqueue([NewJob(QUEUE, "note")]),
+                store.heartbeat([], timedelta(seconds=1)),
+                store.replay([1]),
+                store.finish([], None),
+            ):
+                with pytest.raises((StoreUnavailable, StoreRefused)):
+                    await call
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_redirection_does_not_get_the_key(gateway: Gateway) -> None:
+    seen: Counter[str] = Counter()
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        seen[request.path] += 1
+        raise web.HTTPTemporaryRedirect("/stolen")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", elsewhere)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with connected(f"http://127.0.0.1:{runner.addresses[0][1]}", LOCAL.secret, "w") as store:
+            with pytest.raises(StoreRefused, match="redirection; is SUPABASE_URL the project's own address"):
+                await store.heartbeat([], timedelta(seconds=1))
+    finally:
+        await runner.cleanup()
+    assert seen == {"/rest/v1/rpc/heartbeat": 1}
