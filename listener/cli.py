@@ -122,15 +122,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("name at least one queue, or leave the option out for all")
-    return names
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _configured(queues: Sequence[str] | None, *, runs: bool, listens: bool) -> tuple[Config, Registry]:
     """Loads the handlers and reads the environment; every fault of both is in the one ConfigError."""
     problems: list[str] = []
+    if queues is not None and not queues:  # an unset variable: such a process would run nothing and look well
+        problems.append("--queues is empty: name at least one queue, or leave it out for all.")
     registry = Registry({}, (), ())
     try:
         registry = load(queues=queues)

@@ -203,6 +203,8 @@ def test_a_command_line_that_makes_no_sense(words: Sequence[str], capsys: pytest
         (["--log-level", "LOUD"], {}, "DEBUG"),
         ([], {"PULSE_LOG_LEVEL": "loud"}, "DEBUG"),
         (["--queues", "nowhere"], {}, "'nowhere'"),
+        (["--queues", ""], {}, "name at least one queue"),
+        (["--queues", ","], {}, "name at least one queue"),
     ],
     ids=str,
 )

@@ -84,6 +84,13 @@ def test_a_key_of_the_wrong_kind(key: str, told: str) -> None:
         "http://[::1",
         "https://host:port",
         "https://user:password@project.supabase.co",
+        "HTTPS://project.supabase.co",
+        f"{URL}#",
+        f"{URL}?",
+        "https://pro ject.supabase.co",
+        "https://project\\.supabase.co",
+        f"https://{'a' * 64}.supabase.co",
+        "https://project..supabase.co",
     ],
 )
 def test_a_url_of_the_wrong_form(url: str) -> None:

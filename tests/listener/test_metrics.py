@@ -162,6 +162,25 @@ def test_braces_and_tags_in_a_message_are_text(stream: io.StringIO) -> None:
     assert "{nothing} <red>%s</red> {0}" in str(lines(stream)[0]["message"])
 
 
+def test_nothing_moves_the_cursor_or_forges_a_line() -> None:
+    stream = Terminal()
+    tell_on(stream, redactor := Redactor())
+    evil = "\x1b[2J\r12:00 INFO payment job 1: completed\n\u2028\x9b0m\u202eabc\x07"
+    Metrics(redactor)(e.Deaf(evil, SECONDS))
+    Metrics(redactor)(e.Started(evil, [evil], [], SECONDS))
+    logging.getLogger("odd").warning("%s", evil)
+    logger.remove()
+    told = stream.getvalue()
+    assert told.count("\n") == 3
+    assert not [one for one in told if one != "\n" and not one.isprintable()]
+
+
+def test_a_log_line_that_a_library_got_wrong_fails_nobody(stream: io.StringIO) -> None:
+    tell_on(stream, Redactor())
+    logging.getLogger("odd").warning("%d", SECRET)
+    assert lines(stream)[0]["message"] == "a log line that cannot be put together"
+
+
 def test_a_line_that_cannot_be_written_costs_nothing_but_itself(
     stream: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:

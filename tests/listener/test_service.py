@@ -142,6 +142,45 @@ async def test_a_handler_that_does_not_stop_is_left_to_its_lease(
     assert job["lease_expires_at"] is not None
 
 
+async def test_a_client_that_does_not_finish_its_request_does_not_hold_up_the_end(
+    gateway: Gateway, owner: Connection
+) -> None:
+    gate = Gate()
+    process = Process(gateway, runs(gate.gated))
+    urls: list[str] = []
+    told = process.service.metrics
+
+    class Listening(Metrics):
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, DoorOpen):
+                urls.append(event.url)
+            told(event)
+
+    process.service.metrics = Listening(Redactor())
+    async with process.running() as task:
+        host, port = urls[0].removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        process.service.stop()
+        late = await process.enqueue("gated")
+        await until("it has ended", task.done)
+        writer.close()
+    assert gate.inside == 0
+    assert (await row(owner, late))["attempt"] == 0
+
+
+async def test_a_third_signal_leaves_at_once(gateway: Gateway) -> None:
+    process = Process(gateway)
+    task = asyncio.create_task(process.service.run())
+    await until("it is ready", lambda: process.is_ready)
+    process.service.stop()
+    process.service.stop()
+    with pytest.raises(LeftError):
+        process.service.stop()
+    await task
+
+
 async def test_an_outcome_that_cannot_be_recorded_is_left_to_its_lease(
     gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,8 @@ NO_JOBS = [
     b'{"type": "prune", "a\\nb": 1}',
     b'{"type": "prune", "\\ud800": 1}',
     b'{"type": "prune", "data": {"x": ' + b"9" * 5000 + b"}}",
+    b'{"type": "prune", "data": {"price": 0.1234567890123456789012}}',
+    b'{"type": "prune", "data": {"price": 1e400}}',
 ]
 
 
@@ -303,6 +305,33 @@ async def test_the_provider_sends_again_what_was_not_inserted_for_certain(
     assert "again" in str(said["error"])
     assert (await door.post(b"mail", signed, "/webhooks/mail"))[1]["created"] is False
     assert await count(owner) == 1
+
+
+async def test_an_answer_that_is_lost_does_not_double_the_job(
+    door: Door, gateway: Gateway, owner: Connection
+) -> None:
+    gateway.faults.lose_answers["enqueue"] = 2
+    assert (await door.post(JOB))[0] == 200  # it was there already when we asked for the third time
+    assert await count(owner) == 1
+
+
+async def test_whoever_sends_it_again_with_the_key_of_the_answer_inserts_it_once(
+    door: Door, gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listener.producer._PAUSES", ())
+    gateway.faults.lose_answers["enqueue"] = 1
+    status, said = await door.post(JOB)
+    assert status == 503
+    assert str(said["idempotency_key"]) in str(said["error"])
+    status, again = await door.post({**JOB, "idempotency_key": said["idempotency_key"]})
+    assert (status, again["created"]) == (200, False)
+    assert await count(owner) == 1
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+async def test_without_a_token_a_proxy_lets_nobody_in(door: Door, owner: Connection, header: str) -> None:
+    assert (await door.post(JOB, {header: "203.0.113.9"}))[0] == 403
+    assert await count(owner) == 0
 
 
 async def test_a_process_that_the_database_refuses_says_so(door: Door, owner: Connection) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -16,6 +15,7 @@ from listener.events import AttemptsLost, AttemptStopped, Unavailable
 from listener.jobs import Job, NewJob, WokenBy
 from listener.outcomes import Answer, Snooze
 from listener.store import connected
+from tests.doubles.proxy import answering, proxy
 from tests.listener.working import QUEUE, QUICK, Anything, Connection, Gate, MoveClock, row, runs, working
 from tests.waiting import until
 
@@ -126,50 +126,19 @@ async def test_an_outcome_that_never_gets_through_does_not_hold_up_the_others(
         await gate.wait()
         return {"page": "x" * payload.model_dump()["size"]}
 
-    async with working(gateway, runs(large)) as shop, _proxy_that_takes(gateway, 100_000) as proxied:
+    async with (
+        proxy(gateway.url, largest=100_000) as narrow,
+        working(gateway, runs(large), url=narrow.url) as shop,
+    ):
         ids = [await shop.job("large", {"size": size}) for size in (200_000, 10, 10, 10)]
         await shop.runs_jobs(4)
-        shop.store._session._base_url = proxied  # type: ignore[assignment]
         gate.set()
         await shop.finishes(3)
         assert {event.job.id for event in shop.finished} == set(ids[1:])
-        fresh = await owner.fetchval(
-            """insert into maintenance_jobs (type, data) values ('large', '{"size": 1}') returning id"""
-        )
-        shop.bell.ring(WokenBy.REALTIME)
+        fresh = await shop.job("large", {"size": 1})
         await until("new work is done too", lambda: fresh in {event.job.id for event in shop.finished})
-        shop.store._session._base_url = aiohttp.client.URL(gateway.url)  # type: ignore[assignment]
+        narrow.largest = 10_000_000
         await shop.finishes(5)
-
-
-class _proxy_that_takes:  # noqa: N801 - used as a function
-    """Answers 502 to requests above a size and passes the others on."""
-
-    def __init__(self, gateway: Gateway, largest: int) -> None:
-        self._to, self._largest = gateway.url, largest
-
-    async def __aenter__(self) -> aiohttp.client.URL:
-        self._http = aiohttp.ClientSession()
-        app = web.Application(client_max_size=10_000_000)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return aiohttp.client.URL(f"http://127.0.0.1:{self._runner.addresses[0][1]}")
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
-        await self._http.close()
-
-    async def _pass_on(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        if len(body) > self._largest:
-            return web.Response(status=502, text="Bad Gateway")
-        headers = {name: request.headers[name] for name in ("apikey", "Authorization", "Content-Type")}
-        async with self._http.post(self._to + request.path, data=body, headers=headers) as answer:
-            return web.Response(
-                status=answer.status, body=await answer.read(), content_type="application/json"
-            )
 
 
 STRANGE = [b"", b"null", b"{}", b"[]", b"7", b'{"message": "ok"}', b"<html>", b"\xff", b'{"a":' * 100_000]
@@ -181,42 +150,25 @@ async def test_an_answer_of_another_shape_is_no_answer(status: int, body: bytes)
     async def strange(_: web.Request) -> web.Response:
         return web.Response(status=status, body=body, content_type="application/json")
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", strange)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with connected(url, LOCAL.secret, "test-worker") as store:
-            for call in (
-                store.enqueue([NewJob(QUEUE, "note")]),
-                store.heartbeat([], timedelta(seconds=1)),
-                store.replay([1]),
-                store.finish([], None),
-            ):
-                with pytest.raises((StoreUnavailable, StoreRefused)):
-                    await call
-    finally:
-        await runner.cleanup()
+    async with answering(strange) as url, connected(url, LOCAL.secret, "test-worker") as store:
+        for call in (
+            store.enqueue([NewJob(QUEUE, "note")]),
+            store.heartbeat([], timedelta(seconds=1)),
+            store.replay([1]),
+            store.finish([], None),
+        ):
+            with pytest.raises((StoreUnavailable, StoreRefused)):
+                await call
 
 
-async def test_a_redirection_does_not_get_the_key(gateway: Gateway) -> None:
+async def test_a_redirection_does_not_get_the_key() -> None:
     seen: Counter[str] = Counter()
 
     async def elsewhere(request: web.Request) -> web.Response:
         seen[request.path] += 1
         raise web.HTTPTemporaryRedirect("/stolen")
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", elsewhere)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with connected(f"http://127.0.0.1:{runner.addresses[0][1]}", LOCAL.secret, "w") as store:
-            with pytest.raises(StoreRefused, match="redirection; is SUPABASE_URL the project's own address"):
-                await store.heartbeat([], timedelta(seconds=1))
-    finally:
-        await runner.cleanup()
+    async with answering(elsewhere) as url, connected(url, LOCAL.secret, "test-worker") as store:
+        with pytest.raises(StoreRefused, match="redirection; is SUPABASE_URL the project's own address"):
+            await store.heartbeat([], timedelta(seconds=1))
     assert seen == {"/rest/v1/rpc/heartbeat": 1}

@@ -149,10 +149,11 @@ async def working(
     tempo: Tempo = QUICK,
     worker_id: str = "test-worker",
     queue: str = QUEUE,
+    url: str | None = None,
 ) -> AsyncIterator[Shop]:
     """Runs a worker, then drains it: what it still runs is stopped, and all that it held must be recorded."""
     told, bell = Told(), Bell()
-    async with connected(gateway.url, LOCAL.service_role, worker_id) as store:
+    async with connected(url or gateway.url, LOCAL.service_role, worker_id) as store:
         worker = Worker(
             queue,
             registry_of(*handlers),
