@@ -181,6 +181,27 @@ async def test_a_third_signal_leaves_at_once(gateway: Gateway) -> None:
     await task
 
 
+async def test_a_resource_that_cannot_be_closed_does_not_keep_the_process(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_CLOSING_SECONDS", 0.05)
+    asyncio.get_running_loop().set_exception_handler(
+        lambda *_: None
+    )  # the end of the process is an error here
+
+    async def clings(_settings: Settings) -> AsyncIterator[object]:
+        yield 1.0
+        await asyncio.Event().wait()
+
+    process = Process(gateway, registry=Registry({}, (), (Resource(float, (), clings),)))
+    task = asyncio.create_task(process.service.run())
+    await until("it is ready", lambda: process.is_ready)
+    process.service.stop()
+    await until("it leaves", process.left.is_set)
+    task.cancel()
+    await asyncio.wait({task})
+
+
 async def test_an_outcome_that_cannot_be_recorded_is_left_to_its_lease(
     gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
