@@ -21,7 +21,8 @@ from listener.registry import Handler, Registry
 from listener.resources import Resource, Settings
 from listener.service import Plan, Service
 from listener.store import connected
-from tests.listener.working import QUEUE, Anything, Connection, Gate, registry_of, row, runs
+from listener.uncaught import for_loop
+from tests.listener.working import QUEUE, Anything, Connection, Gate, Told, registry_of, row, runs
 from tests.waiting import until
 
 TEMPO = Tempo(grace=timedelta(seconds=10), reconnect=timedelta(milliseconds=20))
@@ -186,7 +187,7 @@ async def test_a_resource_that_cannot_be_closed_does_not_keep_the_process(
 ) -> None:
     monkeypatch.setattr(room, "_CLOSING_SECONDS", 0.05)
     asyncio.get_running_loop().set_exception_handler(
-        lambda *_: None
+        for_loop(Told())
     )  # the end of the process is an error here
 
     async def clings(_settings: Settings) -> AsyncIterator[object]:
