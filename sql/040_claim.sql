@@ -89,6 +89,7 @@ begin
                     select from jsonb_array_elements(claim.holding) as held (words)
                     where (held.words ->> 0)::bigint = j.id and (held.words ->> 1)::integer = j.attempt
                 )
+            order by j.lease_expires_at -- keeps the walk to the small index of running rows
             limit claim.max_jobs
             for update skip locked
         ) as leased;

@@ -77,7 +77,7 @@ async def big(request: pytest.FixtureRequest, owner: Connection, server: Calls) 
 async def every_call(server: Calls) -> None:
     """Each hot function once, often enough that a session would have settled on its plans."""
     for _ in range(6):
-        jobs: list[Json] = (await server.claim(BATCH, sweep=True))["jobs"]
+        jobs: list[Json] = (await server.claim(BATCH, sweep=True, holding=[(1, 1)]))["jobs"]
         await server.heartbeat({"queue": "payment", "id": 1, "attempt": 1}, *jobs)
         await server.finish({"queue": "payment", "id": 1, "attempt": 1, "kind": "completed"})
         await server.cancel(0)
@@ -120,6 +120,22 @@ async def test_finish_heartbeat_and_cancel_touch_the_rows_they_name(big: Calls) 
     assert {said["answer"] for said in answer["outcomes"]} == {"recorded"}
     for start, end in ((before, renewed), (renewed, cancelled), (cancelled, finished)):
         assert end.index_entries - start.index_entries < 10 * BATCH
+
+
+async def test_what_is_held_is_found_by_id(big: Calls) -> None:
+    """A sweep renews what its worker holds, and looks what else was leased to it."""
+    jobs = (await big.claim(BATCH, sweep=True))["jobs"]
+    held = [(job["id"], job["attempt"]) for job in jobs]
+    async with big.connection.transaction():
+        before = await touched(big)
+        claimed = await big.claim(0, lease_seconds=600, sweep=True, holding=held[1:])
+        renewed = await touched(big)
+        recovered = await big.claim(1, holding=held[1:])
+        after = await touched(big)
+    assert (claimed["recovered"], recovered["recovered"]) == (0, 1)
+    # A sweep also counts the unknown at the head of the queue, a thousand at most.
+    assert renewed.index_entries - before.index_entries < 1000 + 10 * BATCH
+    assert after.index_entries - renewed.index_entries < 10 * BATCH
 
 
 async def test_an_empty_claim_touches_next_to_nothing(big: Calls, owner: Connection) -> None:

@@ -1,6 +1,9 @@
 """The same files on every PostgreSQL that they promise to run on, from a plain server to a finished job."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -23,6 +26,26 @@ async def migrated(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, s
             await bootstrap(server.dsn(user=SUPERUSER))
             await migrate(server.dsn(), migrations())
             yield version, server.dsn()
+
+
+async def test_plain_psql_applies_the_files_on_postgres_15(checkout: Path) -> None:
+    binaries = POSTGRES_15.path()
+    files = sorted((checkout / "sql").glob("*.sql"))
+    with throw_away_folder() as folder:
+        async with Postgres(folder, binaries=binaries) as server:
+            await bootstrap(server.dsn(user=SUPERUSER))
+            names = [word for file in files for word in ("-f", file)]
+            psql = await asyncio.create_subprocess_exec(
+                *(binaries / "psql", "-v", "ON_ERROR_STOP=1", "-q", "-o", os.devnull, *names, server.dsn()),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            said, _ = await psql.communicate()
+            assert (psql.returncode, said) == (0, b"")
+            connection = await asyncpg.connect(server.dsn())
+            made = await Calls(connection).insert("a")
+            assert (await Calls(connection).take())["id"] == made
+            await connection.close()
 
 
 async def test_a_whole_life_on_each_version(migrated: tuple[str, str]) -> None:
