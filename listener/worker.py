@@ -174,7 +174,10 @@ class Worker:
                 await self._record_singly(ended)
                 self._again = True
             else:
+                self._learn_from(ended, request, 1)
                 self._not_answered(error)
+                if len(ended) == 1:
+                    self._ended.append(self._ended.pop(0))
             return []
         except StoreUnavailable as error:
             self._unsure |= request is not None
@@ -248,7 +251,9 @@ class Worker:
             try:
                 outcome, recorded = await self._record(attempt, outcome)
             except (StoreRefused, StoreUnavailable) as error:
+                self._learn_from(ended, None, 1)
                 self._not_answered(error)
+                self._ended.append(self._ended.pop(0))
                 return
             self._settle([(attempt, outcome)], [recorded])
 

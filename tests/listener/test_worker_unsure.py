@@ -10,7 +10,7 @@ from aiohttp import web
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener.config import Tempo
-from listener.errors import StoreRefused, StoreUnavailable
+from listener.errors import Reject, StoreRefused, StoreUnavailable
 from listener.events import AttemptsLost, AttemptStopped, Unavailable
 from listener.jobs import Job, NewJob, WokenBy
 from listener.outcomes import Answer, Snooze
@@ -172,3 +172,27 @@ async def test_a_redirection_does_not_get_the_key() -> None:
         with pytest.raises(StoreRefused, match="redirection; is SUPABASE_URL the project's own address"):
             await store.heartbeat([], timedelta(seconds=1))
     assert seen == {"/rest/v1/rpc/heartbeat": 1}
+
+
+async def test_an_outcome_that_stays_refused_does_not_hold_up_its_queue(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """A trigger of somebody's own, which raises whatever it likes."""
+
+    async def rejects(_payload: Anything) -> None:
+        raise Reject("never")
+
+    async def good(_payload: Anything) -> None: ...
+
+    await owner.execute(
+        "create function public.broken() returns trigger language plpgsql as"
+        " $$ begin raise exception 'alerting is down'; end $$;"
+        " create trigger broken before insert on failed_jobs for each row execute function public.broken()"
+    )
+    async with working(gateway, runs(rejects), runs(good)) as shop:
+        await shop.job("rejects")
+        await until("it is refused", lambda: bool(shop.told.of(Unavailable)))
+        ids = [await shop.job("good") for _ in range(5)]
+        await until("the others are done", lambda: {one.job.id for one in shop.finished} == set(ids))
+        await owner.execute("drop trigger broken on failed_jobs")
+        await shop.finishes(6)
