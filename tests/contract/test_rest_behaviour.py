@@ -87,7 +87,8 @@ async def test_lost_answer_is_committed_first(
     await rows.execute("insert into payment_jobs (job_type) values ('a')")
     stack.faults.lose_answers["claim_jobs"] = 1
     with pytest.raises(aiohttp.ServerDisconnectedError):
-        await session.post("/rest/v1/rpc/claim_jobs", json={"n": 1})
+        async with session.post("/rest/v1/rpc/claim_jobs", json={"n": 1}):
+            pass
     assert await rows.fetchval("select status from payment_jobs") == "processing"
     async with session.post("/rest/v1/rpc/claim_jobs", json={"n": 1}) as second:
         assert await second.json() == []

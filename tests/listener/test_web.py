@@ -193,9 +193,11 @@ async def test_other_paths_and_methods_are_answered_in_json(door: Door) -> None:
 
 
 async def test_a_body_that_is_too_large(door: Door) -> None:
-    async with aiohttp.ClientSession() as http:
-        answer = await http.post(door.url, data=io.BytesIO(b"x" * (3 * 1024 * 1024)))
-    assert answer.status == 413
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(door.url, data=io.BytesIO(b"x" * (3 * 1024 * 1024))) as answer,
+    ):
+        assert answer.status == 413
 
 
 FROM_HERE: list[tuple[dict[str, str], int]] = [
