@@ -20,7 +20,7 @@ from demo.worker import worker_process
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
-from devstack.stripe import StripeDouble
+from devstack.stripe.double import StripeDouble
 from listener.migrate import migrate, migrations
 
 API_PORT, DATABASE_PORT = 54321, 54322

@@ -1,9 +1,13 @@
-"""The switchboard of faults: what the stack is asked to do wrong, shared by rest and realtime."""
+"""The switchboard of faults: what the stack is asked to do wrong, set from Python, `./dev` or the admin door."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import cast
+
+from devstack.realtime.faults import RealtimeFaults
+from devstack.rest.faults import RestFaults
 
 
 class UnknownFault(ValueError):
@@ -12,18 +16,10 @@ class UnknownFault(ValueError):
 
 @dataclass(slots=True)
 class Faults:
-    """Set the fields directly, or over HTTP at `/_devstack/faults`. Everything is off at first.
+    """Set the fields directly, or over HTTP at `/_devstack/faults`. Everything is off at first."""
 
-    `realtime_off`: handshakes are refused and open sockets dropped. `deaf`: joined, heartbeats fine, no
-    events. `lose_answers`: name of a function (or table) -> how many next writes are committed and then
-    cut off without an answer. `refuse`: name of a function, or path prefix -> how many next requests
-    answer 503 before anything is done.
-    """
-
-    realtime_off: bool = False
-    deaf: bool = False
-    lose_answers: dict[str, int] = field(default_factory=dict[str, int])
-    refuse: dict[str, int] = field(default_factory=dict[str, int])
+    rest: RestFaults = field(default_factory=RestFaults)
+    realtime: RealtimeFaults = field(default_factory=RealtimeFaults)
 
     def shown(self) -> dict[str, object]:
         """All switches, as JSON shows them."""
@@ -31,45 +27,32 @@ class Faults:
 
     def update(self, wanted: object) -> None:
         """Sets the switches named in a JSON object, all or none; raises UnknownFault."""
-        if not isinstance(wanted, dict):
-            raise UnknownFault('faults must be a JSON object, for example {"deaf": true}')
-        accepted: dict[str, bool | dict[str, int]] = {}
-        for name, value in cast(dict[object, object], wanted).items():
-            accepted[str(name)] = self._checked(str(name), value)
-        for name, setting in accepted.items():
-            setattr(self, name, setting)
+        from pydantic import TypeAdapter, ValidationError  # slow to import, and only needed here
 
-    def lose_answer(self, rpc: str) -> bool:
-        """Whether the answer of this committed call is to be lost; counts down."""
-        return _taken(self.lose_answers, rpc)
-
-    def refuse_now(self, path: str, rpc: str | None) -> bool:
-        """Whether this request is to be answered 503; counts down."""
-        if rpc is not None and _taken(self.refuse, rpc):
-            return True
-        return any(_taken(self.refuse, key) for key in tuple(self.refuse) if path.startswith(key))
-
-    def _checked(self, name: str, value: object) -> bool | dict[str, int]:
-        known = [each.name for each in fields(self)]
-        if name not in known:
-            raise UnknownFault(f"there is no fault {name!r}; there are {', '.join(known)}")
-        if isinstance(getattr(self, name), bool):
-            if not isinstance(value, bool):
-                raise UnknownFault(f"{name} is true or false")
-            return value
-        if not isinstance(value, dict):
-            raise UnknownFault(f'{name} is an object of counts, for example {{"claim": 1}}')
-        counts: dict[str, int] = {}
-        for key, count in cast(dict[object, object], value).items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-                raise UnknownFault(f"{name}[{key}] must be a count, 0 or more")
-            counts[str(key)] = count
-        return counts
+        checked: list[tuple[object, str, object]] = []
+        for side, switches in _object(wanted).items():
+            if side not in {"rest", "realtime"}:
+                raise UnknownFault(f"there are no faults of {side!r}; there are those of rest and realtime")
+            faults: RestFaults | RealtimeFaults = getattr(self, side)
+            known = [each.name for each in fields(faults)]
+            news = _object(switches)
+            if unknown := news.keys() - set(known):
+                raise UnknownFault(
+                    f"{side} has no fault {', '.join(sorted(unknown))}; it has {', '.join(known)}"
+                )
+            try:
+                text = json.dumps(asdict(faults) | news)
+                sound = TypeAdapter(type(faults)).validate_json(text, strict=True)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                where = ".".join(str(part) for part in wrong["loc"])
+                raise UnknownFault(f"{side}.{where}: {wrong['msg']}") from error
+            checked += [(faults, name, getattr(sound, name)) for name in news]
+        for faults_, name, value in checked:
+            setattr(faults_, name, value)
 
 
-def _taken(counts: dict[str, int], key: str) -> bool:
-    left = counts.get(key, 0)
-    if left <= 0:
-        return False
-    counts[key] = left - 1
-    return True
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise UnknownFault('faults are a JSON object, for example {"realtime": {"deaf": true}}')
+    return cast("dict[str, object]", value)

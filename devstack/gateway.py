@@ -11,9 +11,9 @@ from aiohttp import web
 from devstack.faults import Faults
 from devstack.keys import LOCAL, Keys
 from devstack.postgres import SUPERUSER
-from devstack.realtime import Realtime
-from devstack.rest import PREFIX, Rest
-from devstack.rest_errors import not_implemented
+from devstack.realtime.server import Realtime
+from devstack.rest.errors import not_implemented
+from devstack.rest.server import PREFIX, Rest
 
 MAX_BODY: Final = 64 * 1024 * 1024
 WEBSOCKET: Final = "/realtime/v1/websocket"
@@ -42,10 +42,10 @@ class Gateway:
         self.keys = keys
         self._host, self._port = host, port
         self.realtime = Realtime(
-            _as_user(dsn, SUPERUSER), keys=keys, faults=self.faults, deliver_at_once=deliver_at_once
+            _as_user(dsn, SUPERUSER), keys=keys, faults=self.faults.realtime, deliver_at_once=deliver_at_once
         )
         self._rest = Rest(
-            _as_user(dsn, "authenticator"), keys=keys, faults=self.faults, poke=self.realtime.poke
+            _as_user(dsn, "authenticator"), keys=keys, faults=self.faults.rest, poke=self.realtime.poke
         )
         self._runner: web.AppRunner | None = None
 

@@ -257,7 +257,7 @@ async def test_broadcast_push_is_refused_loudly(bench: Bench, ack: bool) -> None
 async def test_realtime_off_drops_sockets_and_refuses_handshakes(bench: Bench) -> None:
     client = await bench.connect()
     await client.join(JOBS)
-    bench.gateway.faults.realtime_off = True
+    bench.gateway.faults.realtime.off = True
     assert await client.closed() == 1006
     with pytest.raises(WSServerHandshakeError) as refused:
         await bench.connect()
@@ -268,13 +268,13 @@ async def test_deaf_channel_is_joined_and_hears_nothing(bench: Bench) -> None:
     client = await bench.connect()
     await client.join(JOBS)
     await bench.delivered()
-    bench.gateway.faults.deaf = True
+    bench.gateway.faults.realtime.deaf = True
     await bench.sql(INSERT.format("unheard"))
     before = await bench.owner.fetchval("select pg_current_wal_flush_lsn()")
     await until("the slot has been read", lambda: _confirmed(bench, before))
     await bench.gateway.realtime.lose_changes()  # waits until that reading has been handed out, to nobody
     await client.quiet()
-    bench.gateway.faults.deaf = False
+    bench.gateway.faults.realtime.deaf = False
     await until("rows are heard again", lambda: _heard_again(bench, client))
 
 

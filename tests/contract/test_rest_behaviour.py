@@ -9,6 +9,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from devstack.faults import Faults
 from devstack.gateway import Gateway
 from devstack.keys import mint
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
@@ -85,7 +86,7 @@ async def test_lost_answer_is_committed_first(
     stack: Gateway, session: aiohttp.ClientSession, rows: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await rows.execute("insert into payment_jobs (job_type) values ('a')")
-    stack.faults.lose_answers["claim_jobs"] = 1
+    stack.faults.rest.lose_answers["claim_jobs"] = 1
     with pytest.raises(aiohttp.ServerDisconnectedError):
         async with session.post("/rest/v1/rpc/claim_jobs", json={"n": 1}):
             pass
@@ -98,9 +99,9 @@ async def test_refused_request_does_nothing(
     session: aiohttp.ClientSession, rows: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async with session.post(
-        "/_devstack/faults", json={"refuse": {"add": 1, "/rest/v1/payment_jobs": 1}}
+        "/_devstack/faults", json={"rest": {"refuse": {"add": 1, "/rest/v1/payment_jobs": 1}}}
     ) as set_:
-        assert (await set_.json())["refuse"] == {"add": 1, "/rest/v1/payment_jobs": 1}
+        assert (await set_.json())["rest"]["refuse"] == {"add": 1, "/rest/v1/payment_jobs": 1}
     for status in (503, 201):
         async with session.post("/rest/v1/payment_jobs", json={"job_type": "a"}) as response:
             assert response.status == status
@@ -110,14 +111,25 @@ async def test_refused_request_does_nothing(
             assert response.status == status
 
 
-@pytest.mark.parametrize("wanted", [{"nope": 1}, {"deaf": 1}, {"refuse": 1}, {"refuse": {"add": -1}}, []])
-async def test_fault_that_does_not_exist_is_refused(session: aiohttp.ClientSession, wanted: object) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"nope": {}},
+        {"rest": {"nope": 1}},
+        {"realtime": {"deaf": 1}},
+        {"rest": {"refuse": 1}},
+        {"realtime": {"deaf": True}, "rest": {"refuse": {"add": -1}}},
+        [],
+    ],
+)
+async def test_fault_that_does_not_exist_is_refused(
+    session: aiohttp.ClientSession, stack: Gateway, wanted: object
+) -> None:
+    before = stack.faults.shown()
     async with session.post("/_devstack/faults", json=wanted) as response:
         assert response.status == 400
     async with session.get("/_devstack/faults") as shown:
-        assert await shown.json() == {
-            "realtime_off": False, "deaf": False, "lose_answers": {}, "refuse": {}
-        }  # fmt: skip
+        assert await shown.json() == before == Faults().shown()
 
 
 async def test_each_request_has_its_own_rights(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from devstack.pgoutput import Change, Column, Decoder, PgoutputError, Toasted
+from devstack.realtime.pgoutput import Change, Column, Decoder, PgoutputError, Toasted
 
 BEGIN = "4200000000016f2c98000303fd4cff2aa6000002f1"
 RELATION = (

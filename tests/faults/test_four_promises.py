@@ -43,7 +43,7 @@ async def all_ran_once(owner: Connection, jobs: list[int]) -> bool:
 async def test_with_realtime_off_every_job_runs_within_a_sweep(
     gateway: Gateway, traces: Connection, start_worker: StartWorker
 ) -> None:
-    gateway.faults.realtime_off = True
+    gateway.faults.realtime.off = True
     async with start_worker() as worker:
         await until("the worker knows that it is deaf", lambda: worker.said("deaf to Realtime"))
         jobs = await enqueue(traces, JOBS)
@@ -106,13 +106,13 @@ async def test_an_answer_lost_after_its_commit_costs_neither_the_job_nor_its_out
 ) -> None:
     async with start_worker() as worker:
         await until("the worker hears inserts", lambda: worker.said("Realtime is ready"))
-        gateway.faults.lose_answers = {"claim": 1, "finish": 2}
+        gateway.faults.rest.lose_answers = {"claim": 1, "finish": 2}
         jobs = await enqueue(traces, JOBS)
 
         await until("all jobs are completed", lambda: _all_completed(traces))
         await until("each outcome was told", lambda: len(worker.outcomes) == JOBS)
 
-    assert gateway.faults.lose_answers == {"claim": 0, "finish": 0}, "the fault has happened"
+    assert gateway.faults.rest.lose_answers == {"claim": 0, "finish": 0}, "the fault has happened"
     assert await all_ran_once(traces, jobs)
     assert await traces.fetchval("select max(attempt) from jobs") == 1
     assert {one.facts["answer"] for one in worker.outcomes} <= {"recorded", "repeated"}

@@ -10,7 +10,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from devstack.stripe import StripeDouble
+from devstack.stripe.double import StripeDouble
 from handlers import resources
 from handlers.clients.database import Database
 from handlers.clients.stripe import StripeClient

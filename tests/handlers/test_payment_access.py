@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from devstack.stripe import StripeDouble
+from devstack.stripe.double import StripeDouble
 from tests.handlers.conftest import Attempt, Owner
 
 TABLES = (

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from devstack.stripe import StripeDouble
-from devstack.stripe_story import Story
+from devstack.stripe.double import StripeDouble
+from devstack.stripe.story import Story
 from handlers.clients.database import Database, call
 from handlers.clients.stripe import StripeClient
 from handlers.clients.stripe_objects import Invoice, Subscription

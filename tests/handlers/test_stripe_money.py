@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devstack.stripe import StripeDouble
+from devstack.stripe.double import StripeDouble
 from handlers.clients.stripe_objects import money
 from tests.handlers.conftest import Attempt, Owner
 

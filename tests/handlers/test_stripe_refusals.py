@@ -9,7 +9,7 @@ import pytest
 import stripe as library
 from pydantic import ValidationError
 
-from devstack.stripe import DROPPED, StripeDouble
+from devstack.stripe.double import DROPPED, StripeDouble
 from handlers.clients.database import CallFailed, Database, call
 from handlers.clients.stripe import StripeClient
 from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from devstack.stripe import StripeDouble
-from devstack.stripe_story import Story, TellsUser
+from devstack.stripe.double import StripeDouble
+from devstack.stripe.story import Story, TellsUser
 from handlers.clients.database import Database
 from tests.handlers.conftest import Attempt, Json, Owner
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 
-from devstack.stripe import StripeDouble
+from devstack.stripe.double import StripeDouble
 from handlers.clients.database import Database
 from listener.config import read_config
 from listener.registry import load

@@ -213,13 +213,13 @@ async def test_an_outcome_that_cannot_be_recorded_is_left_to_its_lease(
     with pytest.RaisesGroup(LeftError):
         async with process.running():
             await until("it runs", lambda: gate.inside == 1)
-            gateway.faults.refuse["/rest/v1/rpc"] = 1000
+            gateway.faults.rest.refuse["/rest/v1/rpc"] = 1000
             process.service.stop()
     assert (await row(owner, id_))["status"] == "running"
 
 
 async def test_the_door_alone_needs_no_realtime_and_runs_nothing(gateway: Gateway, owner: Connection) -> None:
-    gateway.faults.realtime_off = True
+    gateway.faults.realtime.off = True
     urls: list[str] = []
 
     class Listening(Metrics):

@@ -62,10 +62,10 @@ async def test_it_hears_the_rows_of_its_queues_and_its_canaries(stack: Stack, ow
 async def test_silent_deafness_is_noticed_and_healed(stack: Stack, gateway: Gateway) -> None:
     async with listening(stack, timings=quick(canary=0.05, canary_back=1)) as ears:
         await ears.all_woken()
-        gateway.faults.deaf = True
+        gateway.faults.realtime.deaf = True
         await stack.store.enqueue([NewJob("payment", "unheard")])
         assert "canary not heard" in (await ears.deaf()).reason
-        gateway.faults.deaf = False
+        gateway.faults.realtime.deaf = False
         await ears.hearing(2)
         assert await ears.all_woken() == {WokenBy.JOINED}
 
@@ -73,10 +73,10 @@ async def test_silent_deafness_is_noticed_and_healed(stack: Stack, gateway: Gate
 async def test_realtime_switched_off_and_on(stack: Stack, gateway: Gateway) -> None:
     async with listening(stack, timings=quick(again_cap=0.05)) as ears:
         await ears.all_woken()
-        gateway.faults.realtime_off = True
+        gateway.faults.realtime.off = True
         await ears.deaf(4)
         assert ears.subscription.deaf_for > timedelta()
-        gateway.faults.realtime_off = False
+        gateway.faults.realtime.off = False
         await ears.hearing(2)
         assert await ears.all_woken() == {WokenBy.JOINED}
 

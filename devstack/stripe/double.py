@@ -1,6 +1,6 @@
 """A double of Stripe: the part of its API that our handlers use, with its refusals, and signed events to feed them.
 
-It holds what a story wrote (`stripe_story.py`) and serves it on loopback as the real API would: a key is asked for, a
+It holds what a story wrote (`story.py`) and serves it on loopback as the real API would: a key is asked for, a
 POST with a known Idempotency-Key is answered from memory, what does not exist is a 404, and an endpoint that is not
 doubled is refused by name. Faults are ordered with `fail_next`. Nothing is sent by itself: a test or demo decides
 which event is delivered, when, how often and in which order.
@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from devstack.stripe_story import API_VERSION, Books, Clock, Event, Json, Story, TellsUser, new_id
+from devstack.stripe.story import API_VERSION, Books, Clock, Event, Json, Story, TellsUser, new_id
 
 API_KEY: Final = "sk_test_devstack"
 WEBHOOK_SECRET: Final = "whsec_devstack"

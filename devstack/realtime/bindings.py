@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import asyncpg
 
-from devstack.pgoutput import Kind, Relation
+from devstack.realtime.pgoutput import Kind, Relation
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

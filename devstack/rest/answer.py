@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from devstack.rest_errors import JSON, RestError, not_one_row
-from devstack.rest_request import Wanted
+from devstack.rest.errors import JSON, RestError, not_one_row
+from devstack.rest.request import Wanted
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from devstack.rest_sessions import Session
+    from devstack.rest.sessions import Session
 
 # What a function may have said about its own answer, read after it ran.
 SAID: Final = (

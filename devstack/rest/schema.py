@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
-from devstack.rest_errors import RestError
+from devstack.rest.errors import RestError
 
 if TYPE_CHECKING:
     import asyncpg

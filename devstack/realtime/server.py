@@ -13,17 +13,17 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from devstack import tokens
-from devstack.changes import Changes
-from devstack.faults import Faults
-from devstack.frames import VERSIONS, Version
 from devstack.keys import LOCAL, Keys
-from devstack.sockets import SUBSCRIBED, Socket, Timing
-from devstack.tokens import Token, TokenRefused
+from devstack.realtime import tokens
+from devstack.realtime.changes import Changes
+from devstack.realtime.faults import RealtimeFaults
+from devstack.realtime.frames import VERSIONS, Version
+from devstack.realtime.sockets import SUBSCRIBED, Socket, Timing
+from devstack.realtime.tokens import Token, TokenRefused
 
-LOG: Final = logging.getLogger("devstack.realtime")
+LOG: Final = logging.getLogger("devstack.realtime.server")
 LARGEST_FRAME: Final = 5_000_000  # bytes
-WATCH_SECONDS: Final = 0.05  # how soon open sockets feel `realtime_off`
+WATCH_SECONDS: Final = 0.05  # how soon open sockets feel `off`
 RESTART: Final = 1012  # close code of a server that goes away and comes back
 
 
@@ -38,7 +38,7 @@ class Realtime:
         self,
         dsn: str,
         *,
-        faults: Faults,
+        faults: RealtimeFaults,
         deliver_at_once: bool = True,
         keys: Keys = LOCAL,
         timing: Timing | None = None,
@@ -71,8 +71,8 @@ class Realtime:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The WebSocket endpoint; returns when the socket is closed, or the answer that refuses it."""
-        if self._faults.realtime_off:
-            return web.Response(status=503, text="realtime_off: this development stack refuses sockets")
+        if self._faults.off:
+            return web.Response(status=503, text="realtime.off: this development stack refuses sockets")
         version = request.query.get("vsn", "1.0.0")
         if version not in VERSIONS:
             return web.Response(status=403)
@@ -86,7 +86,7 @@ class Realtime:
             return web.Response(status=403)
         return await self._serve(request, version, token)
 
-    # -- faults: what can go wrong with sockets, for tests; `Faults` has the lasting switches --
+    # -- faults: what can go wrong with sockets, for tests; `RealtimeFaults` has the lasting switches --
 
     async def close_sockets(self, code: int = RESTART) -> None:
         """Closes every open socket with `code`."""
@@ -141,7 +141,7 @@ class Realtime:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self._faults.realtime_off:
+            if self._faults.off:
                 self.drop_sockets()
 
     def _token(self, request: web.Request) -> Token:

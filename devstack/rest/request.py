@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import quote
 
-from devstack.rest_errors import JSON, RestError, not_implemented
-from devstack.rest_query import RESERVED
+from devstack.rest.errors import JSON, RestError, not_implemented
+from devstack.rest.query import RESERVED
 
 OBJECT: Final = "application/vnd.pgrst.object+json"
 MAX_ROWS: Final = 1000

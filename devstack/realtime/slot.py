@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from devstack.bindings import PUBLICATION
-from devstack.pgoutput import Change, Decoder, Kind, Relation
+from devstack.realtime.bindings import PUBLICATION
+from devstack.realtime.pgoutput import Change, Decoder, Kind, Relation
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

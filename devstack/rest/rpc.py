@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from devstack.rest_answer import SAID, Answer, Plan, as_said, content_range, run, with_body
-from devstack.rest_errors import RestError, not_implemented, not_one_row
-from devstack.rest_query import Source, Statement, order_by, quoted, select_list, where
-from devstack.rest_request import Wanted
-from devstack.rest_schema import JSON_TYPES, SCHEMA, Argument, Function, Schema
+from devstack.rest.answer import SAID, Answer, Plan, as_said, content_range, run, with_body
+from devstack.rest.errors import RestError, not_implemented, not_one_row
+from devstack.rest.query import Source, Statement, order_by, quoted, select_list, where
+from devstack.rest.request import Wanted
+from devstack.rest.schema import JSON_TYPES, SCHEMA, Argument, Function, Schema
 
 if TYPE_CHECKING:
-    from devstack.rest_sessions import Session
+    from devstack.rest.sessions import Session
 
 Arguments = Mapping[str, object]
 

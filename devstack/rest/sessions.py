@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from devstack.rest_errors import RestError, database_away
+from devstack.rest.errors import RestError, database_away
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

@@ -11,17 +11,17 @@ from urllib.parse import parse_qsl
 import asyncpg
 from aiohttp import web
 
-from devstack import rest_rpc, rest_tables
-from devstack.faults import Faults
 from devstack.keys import Claims, Keys, TokenError
-from devstack.rest_answer import Answer
-from devstack.rest_errors import RestError, bad_token, database_away, from_postgres, not_implemented
-from devstack.rest_request import Wanted, accepts_single, check_profile, read_preferences
-from devstack.rest_schema import Schema, read_schema
-from devstack.rest_sessions import Sessions
+from devstack.rest import rpc, tables
+from devstack.rest.answer import Answer
+from devstack.rest.errors import RestError, bad_token, database_away, from_postgres, not_implemented
+from devstack.rest.faults import RestFaults
+from devstack.rest.request import Wanted, accepts_single, check_profile, read_preferences
+from devstack.rest.schema import Schema, read_schema
+from devstack.rest.sessions import Sessions
 
 if TYPE_CHECKING:
-    from devstack.rest_sessions import Connection
+    from devstack.rest.sessions import Connection
 
 PREFIX: Final = "/rest/v1"
 READS: Final = ("GET", "HEAD")
@@ -41,7 +41,7 @@ PREFLIGHT: Final = {
 class Rest:
     """PostgREST's subset over one database. `poke` is called after each committed write."""
 
-    def __init__(self, dsn: str, *, keys: Keys, faults: Faults, poke: Callable[[], None]) -> None:
+    def __init__(self, dsn: str, *, keys: Keys, faults: RestFaults, poke: Callable[[], None]) -> None:
         self._sessions = Sessions(dsn)
         self._keys = keys
         self._faults = faults
@@ -80,7 +80,7 @@ class Rest:
         path = request.path.removeprefix(PREFIX).strip("/")
         is_rpc = path.startswith("rpc/")
         name = path.removeprefix("rpc/")
-        if self._faults.refuse_now(request.path, name if is_rpc else None):
+        if self._faults.refuse_now(request.path, name):
             raise RestError(503, "DEVSTACK", "Refused on purpose: the fault 'refuse' is set.")
         if not name or "/" in name:
             raise not_implemented("Only tables and /rpc/<function> are served below /rest/v1 here.")
@@ -135,7 +135,7 @@ class Rest:
     async def _attempt(
         self, schema: Schema, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool
     ) -> Answer:
-        serve = rest_rpc.call if is_rpc else rest_tables.serve
+        serve = rpc.call if is_rpc else tables.serve
         role = settings["role"]
         tries = TRIES
         while True:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from devstack.bindings import OPERATORS, Filter
-from devstack.pgoutput import Change, Relation, Row, Toasted
-from devstack.slot import acting_as
+from devstack.realtime.bindings import OPERATORS, Filter
+from devstack.realtime.pgoutput import Change, Relation, Row, Toasted
+from devstack.realtime.slot import acting_as
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

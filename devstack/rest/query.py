@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from devstack.rest_errors import not_implemented, unparsable
-from devstack.rest_schema import Column
+from devstack.rest.errors import not_implemented, unparsable
+from devstack.rest.schema import Column
 
 RESERVED: Final = frozenset({"select", "order", "limit", "offset", "columns", "on_conflict"})
 LOGIC: Final = frozenset({"and", "or", "not.and", "not.or"})

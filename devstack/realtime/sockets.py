@@ -17,14 +17,14 @@ from typing import Final, cast
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from devstack import tokens
-from devstack.bindings import Binding, BindingRefused, identity, parse
-from devstack.changes import Changes, Subscription
-from devstack.frames import Frame, Push, Version, decode, decode_binary
 from devstack.keys import Keys
-from devstack.tokens import Token, TokenRefused
+from devstack.realtime import tokens
+from devstack.realtime.bindings import Binding, BindingRefused, identity, parse
+from devstack.realtime.changes import Changes, Subscription
+from devstack.realtime.frames import Frame, Push, Version, decode, decode_binary
+from devstack.realtime.tokens import Token, TokenRefused
 
-LOG: Final = logging.getLogger("devstack.realtime")
+LOG: Final = logging.getLogger("devstack.realtime.server")
 PREFIX: Final = "realtime:"
 SUBSCRIBED: Final = "Subscribed to PostgreSQL"
 MISSING: Final = "not implemented by this development stack"

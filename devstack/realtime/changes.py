@@ -18,14 +18,14 @@ from typing import Final
 
 import asyncpg
 
-from devstack import records
-from devstack.bindings import Binding, Filter, check
-from devstack.faults import Faults
-from devstack.pgoutput import Change, Kind, Relation, Row
-from devstack.records import Record, Seen
-from devstack.slot import Slot, position
+from devstack.realtime import records
+from devstack.realtime.bindings import Binding, Filter, check
+from devstack.realtime.faults import RealtimeFaults
+from devstack.realtime.pgoutput import Change, Kind, Relation, Row
+from devstack.realtime.records import Record, Seen
+from devstack.realtime.slot import Slot, position
 
-LOG: Final = logging.getLogger("devstack.realtime")
+LOG: Final = logging.getLogger("devstack.realtime.server")
 IDLE_SECONDS: Final = 0.5  # between two readings, as in production
 LOOK_SECONDS: Final = 0.02  # between two looks at the log's end, when rows are to be delivered at once
 UNUSED_SECONDS: Final = 10.0  # after which a slot without subscribers is given up
@@ -58,7 +58,7 @@ class _Group:
 class Changes:
     """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
 
-    def __init__(self, dsn: str, *, faults: Faults, at_once: bool) -> None:
+    def __init__(self, dsn: str, *, faults: RealtimeFaults, at_once: bool) -> None:
         self._dsn = dsn
         self._slot = Slot(dsn, wants=self._wants, changed=self._forget)
         self._seen: dict[tuple[Relation, str], Seen] = {}

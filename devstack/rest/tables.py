@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
-from devstack.rest_answer import SAID, Answer, Plan, as_said, content_range, run, with_body
-from devstack.rest_errors import RestError, not_implemented, not_one_row
-from devstack.rest_query import Source, Statement, literal, order_by, quoted, select_list, where
-from devstack.rest_request import Wanted
-from devstack.rest_schema import SCHEMA, Column, Schema, Table
+from devstack.rest.answer import SAID, Answer, Plan, as_said, content_range, run, with_body
+from devstack.rest.errors import RestError, not_implemented, not_one_row
+from devstack.rest.query import Source, Statement, literal, order_by, quoted, select_list, where
+from devstack.rest.request import Wanted
+from devstack.rest.schema import SCHEMA, Column, Schema, Table
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from devstack.rest_sessions import Session
+    from devstack.rest.sessions import Session
 
 
 async def serve(session: Session, schema: Schema, wanted: Wanted) -> Answer:

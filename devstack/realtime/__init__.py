@@ -1,0 +1,1 @@
+"""The Realtime server: committed changes and messages over WebSockets."""

@@ -1,0 +1,1 @@
+"""A double of Stripe for tests and the demo."""
