@@ -16,9 +16,12 @@ from aiohttp import hdrs, web
 from devstack.keys import LOCAL, Keys
 from devstack.realtime import tokens
 from devstack.realtime.changes import Changes
+from devstack.realtime.channel import SUBSCRIBED, Services
 from devstack.realtime.faults import RealtimeFaults
 from devstack.realtime.frames import VERSIONS, Version
-from devstack.realtime.sockets import SUBSCRIBED, Socket, Timing
+from devstack.realtime.line import Line
+from devstack.realtime.sockets import Socket
+from devstack.realtime.timing import Timing
 from devstack.realtime.tokens import Token, TokenRefused
 
 LOG: Final = logging.getLogger("devstack.realtime.server")
@@ -48,6 +51,7 @@ class Realtime:
         self._faults = faults
         self._keys = keys
         self._changes = Changes(dsn, faults=faults, at_once=deliver_at_once)
+        self._services = Services(keys, self._changes, self.timing)
         self._sockets: dict[Socket, asyncio.Transport | None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -91,7 +95,7 @@ class Realtime:
     async def close_sockets(self, code: int = RESTART) -> None:
         """Closes every open socket with `code`."""
         for socket in list(self._sockets):
-            await socket.socket.close(code=code)
+            await socket.line.socket.close(code=code)
 
     def drop_sockets(self) -> None:
         """Cuts every connection without a closing frame: clients see 1006."""
@@ -102,25 +106,25 @@ class Realtime:
     def mute_sockets(self) -> None:
         """Makes the open sockets half-open: connected, but nothing is heard or answered any more."""
         for socket in self._sockets:
-            socket.half_open = True
+            socket.line.half_open = True
 
     def system_error(self, message: str = '{:error, "Too many database timeouts"}') -> None:
         """Sends a postgres_changes error on every channel; the channels stay open and go on hearing."""
         for socket in self._sockets:
             for channel in socket.channels.values():
-                socket.system(channel, "error", message)
+                channel.system("error", message)
 
     def announce_again(self) -> None:
         """Sends a second "Subscribed to PostgreSQL" on every channel: in production it means there was a gap."""
         for socket in self._sockets:
             for channel in socket.channels.values():
-                socket.system(channel, "ok", SUBSCRIBED)
+                channel.system("ok", SUBSCRIBED)
 
     def expire_tokens(self) -> None:
         """Ends every channel as if its token's time had run out; the sockets stay open."""
         for socket in self._sockets:
             for channel in list(socket.channels.values()):
-                socket.expire(channel)
+                channel.expire()
 
     async def lose_changes(self) -> None:
         """Drops the slot, and with it silently what was committed and not yet delivered."""
@@ -153,7 +157,7 @@ class Realtime:
             receive_timeout=self.timing.idle_seconds, max_msg_size=LARGEST_FRAME, compress=False
         )
         await response.prepare(request)
-        socket = Socket(response, version, token, self._keys, self._changes, self.timing)
+        socket = Socket(Line(response, version), token, self._services)
         self._sockets[socket] = request.transport
         try:
             await socket.run()

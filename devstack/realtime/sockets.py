@@ -1,125 +1,62 @@
-"""One client's Realtime socket: its channels, and what each push of the client is answered.
+"""One client's Realtime socket: reads its pushes, lets channels in and out, and hands them what is theirs.
 
 A socket reads its pushes one after another, so an error reply that is held back blocks the whole socket,
-as in production. Frames go out through one queue and one writer; while the socket is blocked they wait.
-Timers and subscriptions belong to a channel and end with it.
+as in production.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMessage, WSMsgType
 
-from devstack.keys import Keys
-from devstack.realtime import tokens
-from devstack.realtime.bindings import Binding, BindingRefused, identity, parse
-from devstack.realtime.changes import Changes, Subscription
-from devstack.realtime.frames import Frame, Push, Version, decode, decode_binary
+from devstack.realtime import joining, tokens
+from devstack.realtime.bindings import identity
+from devstack.realtime.channel import MISSING, Channel, Services
+from devstack.realtime.frames import Push, decode, decode_binary
+from devstack.realtime.joining import PREFIX, Config
+from devstack.realtime.line import Line
 from devstack.realtime.tokens import Token, TokenRefused
 
 LOG: Final = logging.getLogger("devstack.realtime.server")
-PREFIX: Final = "realtime:"
-SUBSCRIBED: Final = "Subscribed to PostgreSQL"
-MISSING: Final = "not implemented by this development stack"
-
-
-@dataclass(slots=True)
-class Timing:
-    """How long Realtime takes over things, in seconds. The defaults are production's, except that
-    `subscribe_seconds`, the time from a join's reply to its subscription, is that of a warm server."""
-
-    refuse_handshake_seconds: float = 2.0
-    refuse_join_seconds: float = 5.0
-    join_seconds: float = 0.0
-    subscribe_seconds: float = 0.05
-    resubscribe_seconds: float = 2.0
-    idle_seconds: float = 60.0
-
-    @classmethod
-    def quick(cls) -> Timing:
-        """The same order of events without the waits: for development and tests."""
-        return cls(0.1, 0.25, 0.0, 0.01, 0.05)
-
-
-@dataclass(eq=False, slots=True)
-class Channel:
-    """A joined topic of one socket."""
-
-    topic: str
-    join_ref: str | None
-    token: Token
-    params: list[dict[str, object]]
-    acknowledge: bool
-    subscription: Subscription | None = None
-    subscribing: asyncio.Task[None] | None = None
-    expiry: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        return self.topic.removeprefix(PREFIX)
 
 
 @dataclass(eq=False, slots=True)
 class Socket:
-    """Serves `socket` until either side closes it. `half_open` makes it hear and say nothing any more."""
+    """Serves the client at the other end of `line` until either side closes it."""
 
-    socket: web.WebSocketResponse
-    version: Version
+    line: Line
     token: Token
-    keys: Keys
-    changes: Changes
-    timing: Timing
-    half_open: bool = False
+    services: Services
     channels: dict[str, Channel] = field(default_factory=dict[str, Channel])
-    _outbox: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue[Frame])
-    _transport: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Reads and answers until the socket closes, then leaves all channels."""
         async with asyncio.TaskGroup() as group:
-            writer = group.create_task(self._write())
+            writer = group.create_task(self.line.run())
             try:
                 while (push := await self._next()) is not None:
-                    if not self.half_open:
+                    if not self.line.half_open:
                         await self._handle(push, group)
             finally:
-                for topic in list(self.channels):
-                    self._forget(topic)
+                for channel in list(self.channels.values()):
+                    channel.close()
                 writer.cancel()
-
-    # -- faults, called from outside --
-
-    def system(
-        self, channel: Channel, status: str, message: str, extension: str = "postgres_changes"
-    ) -> None:
-        """Sends a `system` frame on a joined channel."""
-        body = {"channel": channel.name, "extension": extension, "message": message, "status": status}
-        self._say(Frame(channel.join_ref, None, channel.topic, "system", json.dumps(body)))
-
-    def expire(self, channel: Channel) -> None:
-        """Ends a channel as its token's end does; the socket stays open."""
-        self._end(channel, tokens.expired(channel.token.expires))
-
-    # -- frames --
 
     async def _next(self) -> Push | None:
         """The next push, passing over what is not one; None when the socket is done."""
         while True:
             try:
-                message: WSMessage = await self.socket.receive()
+                message: WSMessage = await self.line.socket.receive()
             except TimeoutError:
-                await self.socket.close(code=1000)
+                await self.line.socket.close(code=1000)
                 return None
             match message.type:
                 case WSMsgType.TEXT:
-                    push = decode(cast("str", message.data), self.version)
+                    push = decode(cast("str", message.data), self.line.version)
                 case WSMsgType.BINARY:
                     push = decode_binary(cast("bytes", message.data))
                 case _:
@@ -127,194 +64,76 @@ class Socket:
             if push is not None:
                 return push
 
-    async def _write(self) -> None:
-        while True:
-            frame = await self._outbox.get()
-            async with self._transport:
-                if self.half_open:
-                    continue
-                try:
-                    await self.socket.send_str(frame.encode(self.version))
-                except ConnectionError:
-                    return  # the reader hears of it too, and ends the socket
-
-    def _say(self, frame: Frame) -> None:
-        self._outbox.put_nowait(frame)
-
-    def _reply(self, push: Push, status: str, response: Mapping[str, object]) -> None:
-        body = json.dumps({"response": response, "status": status})
-        self._say(Frame(push.join_ref, push.ref, push.topic, "phx_reply", body))
-
-    def _refuse(self, push: Push, reason: str) -> None:
-        self._reply(push, "error", {"reason": reason})
-
-    # -- pushes --
-
     async def _handle(self, push: Push, group: asyncio.TaskGroup) -> None:
         channel = self.channels.get(push.topic)
         match push.event:
             case "heartbeat" if push.topic == "phoenix":
-                self._reply(push, "ok", {})
+                self.line.reply(push, "ok", {})
             case "phx_join":
                 await self._join(push, group)
             case "phx_leave":
                 self._leave(push, channel)
             case _ if channel is None:
-                self._refuse(push, "unmatched topic")
-            case "access_token":
-                self._renew(push, channel, group)
-            case "broadcast" | "presence":
-                self._not_implemented(push, channel)
+                self.line.refuse(push, "unmatched topic")
             case _:
-                pass
+                channel.hear(push)
 
     async def _join(self, push: Push, group: asyncio.TaskGroup) -> None:
         if not push.topic.startswith(PREFIX):
-            self._refuse(push, "unmatched topic")
+            self.line.refuse(push, "unmatched topic")
             return
-        config = _object(push.payload.get("config"))
+        config = joining.read(push)
         try:
-            if push.topic == PREFIX:
-                raise TokenRefused("TopicNameRequired", "You must provide a topic name")
-            token = self._read(push.payload.get("access_token"))
+            token = self._admit(push)
         except TokenRefused as error:
-            await self._block(self.timing.refuse_join_seconds)
-            self._refuse(push, error.reason)
+            await self.line.block(self.services.timing.refuse_join_seconds)
+            self.line.refuse(push, error.reason)
             return
         if (missing := _missing(config)) is not None:
             LOG.error("join of %s refused: %s is %s", push.topic, missing, MISSING)
-            self._refuse(push, f"{missing} is {MISSING}")
+            self.line.refuse(push, f"{missing} is {MISSING}")
             return
-        await self._block(self.timing.join_seconds)
-        replaced = self._forget(push.topic)
-        params = _params(config) if "config" in push.payload else _legacy(push.topic)
-        acknowledge = _flag(_object(config.get("broadcast")).get("ack"))
-        channel = Channel(push.topic, push.join_ref, token, params, acknowledge)
-        self.channels[push.topic] = channel
-        self._reply(push, "ok", {"postgres_changes": [{"id": identity(each), **each} for each in params]})
+        await self.line.block(self.services.timing.join_seconds)
+        replaced = self.channels.get(push.topic)
         if replaced is not None:
-            self._say(_closing(replaced))
-        self._watch_expiry(channel)
-        self._subscribe(channel, group, self.timing.subscribe_seconds)
+            replaced.close()
+        channel = Channel(
+            push.topic, push.join_ref, token, config, self.line, self.services, group, self._remove
+        )
+        self.channels[push.topic] = channel
+        bindings = [{"id": identity(each), **each} for each in config.changes]
+        self.line.reply(push, "ok", {"postgres_changes": bindings})
+        if replaced is not None:
+            replaced.say_closed()
+        channel.start()
 
-    async def _block(self, seconds: float) -> None:
-        if seconds > 0:
-            async with self._transport:
-                await asyncio.sleep(seconds)
+    def _admit(self, push: Push) -> Token:
+        """The token with which a join is allowed; raises TokenRefused."""
+        if push.topic == PREFIX:
+            raise TokenRefused("TopicNameRequired", "You must provide a topic name")
+        text = push.payload.get("access_token")
+        if not isinstance(text, str) or text.startswith("sb_"):
+            text = self.token.text
+        return tokens.read(text, self.services.keys)
 
     def _leave(self, push: Push, channel: Channel | None) -> None:
         if channel is not None and channel.join_ref != push.join_ref:
             return  # meant for a channel that this one has replaced
-        self._reply(push, "ok", {})
+        self.line.reply(push, "ok", {})
         if channel is not None:
-            self._forget(channel.topic)
-            self._say(_closing(channel))
+            channel.close()
+            channel.say_closed()
 
-    def _renew(self, push: Push, channel: Channel, group: asyncio.TaskGroup) -> None:
-        text = push.payload.get("access_token")
-        if not isinstance(text, str) or text.startswith("sb_") or text == channel.token.text:
-            return
-        try:
-            channel.token = tokens.read(text, self.keys)
-        except TokenRefused as error:
-            self._end(channel, error.late)
-            return
-        self._watch_expiry(channel)
-        self._subscribe(channel, group, self.timing.resubscribe_seconds)
-
-    def _not_implemented(self, push: Push, channel: Channel) -> None:
-        sentence = f"{push.event} is {MISSING}"
-        LOG.error("push on %s refused: %s", push.topic, sentence)
-        if channel.acknowledge:
-            self._refuse(push, sentence)
-        else:  # nobody waits for a reply, so one would go unseen
-            self.system(channel, "error", sentence, push.event)
-
-    # -- a channel's life --
-
-    def _read(self, text: object) -> Token:
-        if not isinstance(text, str) or text.startswith("sb_"):
-            return tokens.read(self.token.text, self.keys)
-        return tokens.read(text, self.keys)
-
-    def _subscribe(self, channel: Channel, group: asyncio.TaskGroup, delay: float) -> None:
-        if channel.subscribing is not None:
-            channel.subscribing.cancel()
-        if channel.params:
-            channel.subscribing = group.create_task(self._subscribed(channel, delay))
-
-    async def _subscribed(self, channel: Channel, delay: float) -> None:
-        await asyncio.sleep(delay)
-
-        def send(payload: str) -> None:
-            self._say(Frame(None, None, channel.topic, "postgres_changes", payload))
-
-        token = channel.token
-        try:
-            bindings: list[Binding] = [parse(each) for each in channel.params]
-            channel.subscription = await self.changes.subscribe(
-                bindings, token.role, token.claims, send, instead_of=channel.subscription
-            )
-        except BindingRefused as error:
-            self.system(channel, "error", str(error))
-            return
-        self.system(channel, "ok", SUBSCRIBED)
-
-    def _watch_expiry(self, channel: Channel) -> None:
-        if channel.expiry is not None:
-            channel.expiry.cancel()
-        left = max(0.0, channel.token.expires - time.time())
-        channel.expiry = asyncio.get_running_loop().call_later(left, self.expire, channel)
-
-    def _end(self, channel: Channel, message: str) -> None:
-        self._forget(channel.topic)
-        self.system(channel, "error", message, "system")
-        self._say(_closing(channel))
-
-    def _forget(self, topic: str) -> Channel | None:
-        channel = self.channels.pop(topic, None)
-        if channel is None:
-            return None
-        if channel.expiry is not None:
-            channel.expiry.cancel()
-        if channel.subscribing is not None:
-            channel.subscribing.cancel()
-        if channel.subscription is not None:
-            self.changes.unsubscribe(channel.subscription)
-        return channel
+    def _remove(self, channel: Channel) -> None:
+        del self.channels[channel.topic]
 
 
-def _closing(channel: Channel) -> Frame:
-    return Frame(channel.join_ref, channel.join_ref, channel.topic, "phx_close", "{}")
-
-
-def _missing(config: Mapping[str, object]) -> str | None:
+def _missing(config: Config) -> str | None:
     """What a join asks for that is not there; said at the join, where the client still listens."""
-    if _flag(config.get("private")):
+    if config.private:
         return "a private channel"
-    if _flag(_object(config.get("presence")).get("enabled")):
+    if config.presence:
         return "presence"
-    broadcast = _object(config.get("broadcast"))
-    if _flag(broadcast.get("replication_ready")) or broadcast.get("replay") is not None:
+    if config.database_broadcasts:
         return "broadcast from the database"
     return None
-
-
-def _params(config: Mapping[str, object]) -> list[dict[str, object]]:
-    wanted = config.get("postgres_changes")
-    listed = cast("list[object]", wanted) if isinstance(wanted, list) else []
-    return [params for each in listed if (params := _object(each))]
-
-
-def _legacy(topic: str) -> list[dict[str, object]]:
-    """A join without any configuration names schema, table and filter in its topic, as the oldest clients did."""
-    names = topic.removeprefix(PREFIX).split(":", 2)
-    return [dict(zip(("schema", "table", "filter"), names, strict=False))]
-
-
-def _object(value: object) -> dict[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
-
-
-def _flag(value: object) -> bool:
-    return value is True or value == "true"

@@ -1,0 +1,54 @@
+"""What one socket says: frames leave through one queue and one writer, in the order in which they were said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from devstack.realtime.frames import Frame, Push, Version
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """The way to one client. While it is blocked, and when it is `half_open`, nothing gets through."""
+
+    socket: web.WebSocketResponse
+    version: Version
+    half_open: bool = False
+    _outbox: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue[Frame])
+    _transport: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Writes until cancelled or until the client is gone."""
+        while True:
+            frame = await self._outbox.get()
+            async with self._transport:
+                if self.half_open:
+                    continue
+                try:
+                    await self.socket.send_str(frame.encode(self.version))
+                except ConnectionError:
+                    return  # the reader hears of it too, and ends the socket
+
+    def say(self, frame: Frame) -> None:
+        """Queues a frame."""
+        self._outbox.put_nowait(frame)
+
+    def reply(self, push: Push, status: str, response: Mapping[str, object]) -> None:
+        """Answers a push."""
+        body = json.dumps({"response": response, "status": status})
+        self.say(Frame(push.join_ref, push.ref, push.topic, "phx_reply", body))
+
+    def refuse(self, push: Push, reason: str) -> None:
+        """Answers a push with an error."""
+        self.reply(push, "error", {"reason": reason})
+
+    async def block(self, seconds: float) -> None:
+        """Holds back the whole socket: the caller is its reader, so nothing is heard meanwhile either."""
+        if seconds > 0:
+            async with self._transport:
+                await asyncio.sleep(seconds)
