@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from http import HTTPStatus
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Final, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 
+from devstack.config import Config
 from devstack.faults import Faults
 from devstack.keys import LOCAL, Keys
 from devstack.postgres import SUPERUSER
@@ -15,6 +20,7 @@ from devstack.realtime.server import Realtime
 from devstack.rest.errors import not_implemented
 from devstack.rest.server import PREFIX, Rest
 
+LOG: Final = logging.getLogger("devstack.gateway")
 MAX_BODY: Final = 64 * 1024 * 1024
 WEBSOCKET: Final = "/realtime/v1/websocket"
 FAULTS: Final = "/_devstack/faults"
@@ -37,7 +43,13 @@ class Gateway:
         deliver_at_once: bool = True,
         faults: Faults | None = None,
         keys: Keys = LOCAL,
+        config: Config | None = None,
     ) -> None:
+        if not is_loopback(host):
+            raise ValueError(
+                f"{host} is not loopback: the keys of this stack are public, it may serve nobody else"
+            )
+        self.config = config if config is not None else Config()
         self.faults = faults if faults is not None else Faults()
         self.keys = keys
         self._host, self._port = host, port
@@ -68,7 +80,9 @@ class Gateway:
         try:
             await self._rest.start()
             await self.realtime.start()
-            self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+            self._runner = web.AppRunner(
+                self._app(), access_log=LOG, access_log_class=_RefusalLog, shutdown_timeout=1.0
+            )
             await self._runner.setup()
             site = web.TCPSite(self._runner, self._host, self._port)
             await site.start()
@@ -106,9 +120,29 @@ class Gateway:
         return web.json_response(self.faults.shown())
 
 
+class _RefusalLog(AbstractAccessLogger):
+    """One line for each request that was refused: method, path, status. No query, since it holds values."""
+
+    @property
+    def enabled(self) -> bool:
+        return LOG.isEnabledFor(logging.INFO)
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            LOG.info("%s %s %d, %.0f ms", request.method, request.path, response.status, time * 1000)
+
+
 async def _elsewhere(request: web.Request) -> web.Response:
     refused = not_implemented(f"{request.path} is not served by the development stack.")
     return web.Response(status=refused.status, headers=refused.all_headers(), body=refused.body())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, can be reached from this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _as_user(dsn: str, user: str) -> str:

@@ -1,9 +1,12 @@
-"""Applies a project's `supabase/migrations` that are missing, with the history that the Supabase CLI keeps."""
+"""Applies what is missing of a project's migrations and seeds, with the history that the Supabase CLI keeps."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,23 +17,41 @@ from devstack.running import Refused
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
-FOLDER: Final = Path("supabase", "migrations")
+MIGRATIONS: Final = Path("supabase", "migrations")
+NO_EXTENSION: Final = (
+    "0A000"  # feature_not_supported: what `create extension` says of one it has no files for
+)
+NOTED: Final = (
+    "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, array[$3])"
+)
+SOWN: Final = "insert into supabase_migrations.seed_files (path, hash) values ($1, $2)"
 NAME: Final = re.compile(r"(\d+)_(.+)\.sql")
 HISTORY: Final = """
     create schema if not exists supabase_migrations;
     create table if not exists supabase_migrations.schema_migrations (
         version text primary key, statements text[], name text
     );
+    create table if not exists supabase_migrations.seed_files (path text primary key, hash text not null);
 """
 
 
-async def apply(dsn: str, project: Path) -> tuple[list[str], list[str]]:
-    """Applies what is missing, each file in one transaction, in the order of the names.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done now, by name; `changed` are migrations edited after they had been applied (left alone)."""
 
-    Gives the names of the files applied now, and of those that were changed after they had been applied
-    (they are left alone). Raises Refused for a file that PostgreSQL refuses; nothing of that file is kept.
+    migrations: list[str]
+    seeds: list[str]
+    changed: list[str]
+
+
+async def apply(dsn: str, project: Path, seeds: Sequence[str] = ()) -> Applied:
+    """Applies what is missing, each file in one transaction: migrations in the order of their names, then seeds.
+
+    `seeds` are patterns below the folder `supabase`, each file is applied once, in their order. Raises
+    Refused for a file that PostgreSQL refuses; nothing of that file is kept, and what came before it is.
     """
-    files = await asyncio.to_thread(_files, project / FOLDER)
+    files = await asyncio.to_thread(_files, project / MIGRATIONS)
+    seeded = await asyncio.to_thread(_seeds, project, seeds)
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(HISTORY)
@@ -38,34 +59,47 @@ async def apply(dsn: str, project: Path) -> tuple[list[str], list[str]]:
             row["version"]: row["statements"]
             for row in await connection.fetch("select * from supabase_migrations.schema_migrations")
         }
-        applied: list[str] = []
-        for version, name, text in files:
-            if version not in known:
-                await _apply_one(connection, version, name, text)
-                applied.append(f"{version}_{name}")
+        missing = [(version, name, text) for version, name, text in files if version not in known]
+        for version, name, text in missing:
+            await _apply_one(
+                connection, MIGRATIONS / f"{version}_{name}.sql", text, NOTED, version, name, text
+            )
         changed = [
             f"{version}_{name}"
             for version, name, text in files
             if (recorded := known.get(version)) and _bare("".join(recorded)) != _bare(text)
         ]
-        return applied, changed
+        sown = {
+            row["path"] for row in await connection.fetch("select path from supabase_migrations.seed_files")
+        }
+        fresh = [(path, text) for path, text in seeded.items() if path not in sown]
+        for path, text in fresh:
+            await _apply_one(connection, Path(path), text, SOWN, path, sha256(text.encode()).hexdigest())
     finally:
         await connection.close()
+    return Applied(
+        [f"{version}_{name}" for version, name, _ in missing], [path for path, _ in fresh], changed
+    )
 
 
-async def _apply_one(connection: Connection, version: str, name: str, text: str) -> None:
+async def _apply_one(connection: Connection, path: Path, text: str, note: str, *noted: str) -> None:
     try:
         async with connection.transaction():
             await connection.execute(text)
-            await connection.execute(
-                "insert into supabase_migrations.schema_migrations (version, name, statements)"
-                " values ($1, $2, array[$3])",
-                version,
-                name,
-                text,
-            )
+            await connection.execute("reset role; reset all")  # a `set` in a file is for that file
+            await connection.execute(note, *noted)
     except asyncpg.PostgresError as error:
-        raise Refused(f"{FOLDER / f'{version}_{name}.sql'}: {error}") from error
+        mend = ""
+        if error.sqlstate == NO_EXTENSION and "extension" in str(error):
+            mend = "; `start --postgres FOLDER` takes the programs of another PostgreSQL, which may have it"
+        raise Refused(f"{path}: {error}{mend}") from error
+
+
+def _seeds(project: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """The text of each seed by its path, which is relative to the project."""
+    folder = project / "supabase"
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern.removeprefix("./")))]
+    return {str(path.relative_to(project)): path.read_text() for path in found if path.is_file()}
 
 
 def _bare(text: str) -> str:

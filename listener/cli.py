@@ -1,4 +1,4 @@
-"""The `pulse` command: worker, web, migrate, enqueue, retry, check.
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check, dev.
 
 Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
 """
@@ -6,11 +6,13 @@ Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TypeVar, cast
 
 from listener.config import (
@@ -118,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("ids", metavar="ID", type=int, nargs="+", help="ids of rows in failed_jobs")
     check = add("check", _check, "Say whether this configuration works; exit code for CI.")
     check.add_argument("--queues", type=_names, help="as for `pulse worker`")
+    dev = add("dev", _dev, "The development stack, a Supabase on this machine: start, stop, reset, status …")
+    dev.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="words for `python -m devstack`")
     return parser
 
 
@@ -275,3 +279,12 @@ async def _hears(subscription: Subscription, bell: Bell) -> bool:
     finally:
         listening.cancel()
         await asyncio.wait([listening])
+
+
+async def _dev(arguments: argparse.Namespace) -> int:
+    words = cast("list[str]", arguments.words)
+    if find_spec("devstack") is None:  # no part of what is deployed
+        raise PulseError(
+            "The development stack is not installed here: run this in a checkout of the project."
+        )
+    os.execv(sys.executable, [sys.executable, "-m", "devstack", *words])  # noqa: S606 - our own program

@@ -1,45 +1,78 @@
-"""`python -m devstack`: up in the background, found again, stopped; a taken port is named."""
+"""`python -m devstack` as a person uses it: start, look, ask, break, reset, stop."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from devstack.keys import LOCAL
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL, Keys
 from devstack.postgres import throw_away_folder
-from devstack.running import read_note
+from devstack.running import is_held, read_note
 
 ROOT = Path(__file__).parents[2]
 MIGRATION = """
-    create function answer() returns int language sql as 'select 42';
-    grant execute on function answer to service_role;
+    create table answers (value int);
+    grant select, insert on answers to service_role;
 """
 
 
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and the words to start its stack on ports of its own."""
+
+    folder: Path
+    start: tuple[str, ...]
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "devstack", *words],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / "supabase" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def variables(self) -> dict[str, str]:
+        told: dict[str, str] = json.loads(self("status", "-o", "json").stdout)
+        return told
+
+    def answers(self, body: bytes | None = None) -> object:
+        told = self.variables()
+        asked = urllib.request.Request(
+            f"{told['REST_URL']}/answers",
+            body,
+            {"apikey": told["SECRET_KEY"], "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answered:
+            text = answered.read()
+        return json.loads(text) if text else None
+
+
 @pytest.fixture
-def project() -> Iterator[Path]:
+def project() -> Iterator[Project]:
     with throw_away_folder() as folder:
         folder.chmod(0o755)
-        (folder / "supabase" / "migrations").mkdir(parents=True)
-        (folder / "supabase" / "migrations" / "001_answer.sql").write_text(MIGRATION)
-        yield folder
-
-
-def _devstack(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "devstack", *words],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        ports = ("--port", str(_free_port()), "--db-port", str(_free_port()))
+        project = Project(folder, ("start", "--detach", *ports))
+        project.write("migrations/001_answers.sql", MIGRATION)
+        yield project
+        project("stop")
 
 
 def _free_port() -> int:
@@ -49,59 +82,126 @@ def _free_port() -> int:
         return port
 
 
-def test_life_in_the_background(project: Path) -> None:
-    port, db_port = _free_port(), _free_port()
-    ports = ["--port", str(port), "--db-port", str(db_port)]
-    started = _devstack(project, "start", "--detach", *ports)
-    try:
-        assert started.returncode == 0, started.stderr
-        assert "Applied 1 migrations" in started.stdout
-        assert LOCAL.secret in started.stdout
-        assert f":{port}" in _devstack(project, "status").stdout
-        assert f":{port}" in _devstack(project, "start").stdout, "a second start shows the running one"
-        asked = urllib.request.Request(
-            f"http://127.0.0.1:{port}/rest/v1/rpc/answer", b"{}", {"apikey": LOCAL.secret}
-        )
-        asked.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(asked) as answered:
-            assert json.load(answered) == 42
-    finally:
-        stopped = _devstack(project, "stop")
-    assert stopped.stdout == "Stopped.\n"
-    assert read_note(project / ".devstack") is None
-    assert _devstack(project, "status").returncode == 1
-    _changed_migration_is_told(project, ports)
+def test_life_in_the_background(project: Project) -> None:
+    project.write("seed.sql", "set search_path = ''; insert into public.answers values (42)")
+    started = project(*project.start)
+    assert started.returncode == 0, started.stderr
+    assert "Applied 001_answers.\nSeeded from supabase/seed.sql." in started.stdout
+    assert LOCAL.secret in started.stdout
+    assert project("status").stdout in started.stdout
+    assert project("start").stdout == project("status").stdout, "a second start shows the running one"
+    assert 'API_URL="http://127.0.0.1:' in project("status", "-o", "env").stdout
+    assert project.answers() == [{"value": 42}]
+    project.answers(b'{"value": 1}')
+    assert project("stop").stdout == "Stopped.\n"
+    assert read_note(project.folder / ".devstack") is None
+    assert project("status").returncode == 1
+    project.write("migrations/001_answers.sql", MIGRATION + "-- changed\n")
+    again = project(*project.start).stdout
+    assert "Changed since they were applied: 001_answers." in again
+    assert "Seeded" not in again
+    assert project.answers() == [{"value": 42}, {"value": 1}], "the data stayed"
+    assert project("reset").stdout == "The database was emptied and made anew.\n"
+    assert project.answers() == [{"value": 42}]
+    project("stop")
+    assert "with a new one" in project("reset").stdout
+    assert "Seeded" in project(*project.start).stdout
 
 
-def _changed_migration_is_told(project: Path, ports: list[str]) -> None:
-    with (project / "supabase" / "migrations" / "001_answer.sql").open("a") as file:
-        file.write("-- changed\n")
-    try:
-        assert "applied: 001_answer." in _devstack(project, "start", "--detach", *ports).stdout
-    finally:
-        _devstack(project, "stop")
-    try:
-        assert "Applied 1" in _devstack(project, "start", "--detach", "--fresh", *ports).stdout
-    finally:
-        _devstack(project, "stop")
+def test_forgets_when_told_to(project: Project) -> None:
+    assert project(*project.start, "--forget").returncode == 0
+    note = read_note(project.folder / ".devstack")
+    assert note is not None
+    project.answers(b'{"value": 1}')
+    assert project("reset").returncode == 0
+    assert project.answers() == []
+    project("stop")
+    assert not Path(note.cluster).exists()
+    assert not (project.folder / ".devstack" / "postgres").exists()
 
 
-def test_taken_port_is_named_and_another_offered(project: Path) -> None:
+def test_logs_tell_what_was_refused_and_no_values(project: Project) -> None:
+    assert "there is no" in project("logs").stderr
+    project(*project.start)
+    with pytest.raises(urllib.error.HTTPError):
+        project.answers(b'{"value": "a-secret"}')
+    assert " POST /rest/v1/answers 400, " in project("logs").stdout
+    assert "a-secret" not in project("logs").stdout
+    assert "invalid input syntax" in project("logs", "--postgres").stdout
+
+
+def test_faults_from_the_shell(project: Project) -> None:
+    project(*project.start)
+    assert json.loads(project("faults").stdout)["realtime"]["deaf"] is False
+    assert json.loads(project("faults", '{"realtime": {"deaf": true}}').stdout)["realtime"]["deaf"] is True
+    assert json.loads(project("faults").stdout)["realtime"]["deaf"] is True
+    assert json.loads(project("faults", "off").stdout)["realtime"]["deaf"] is False
+    refused = project("faults", '{"realtime": {"mute": true}}')
+    assert refused.returncode == 1
+    assert "realtime has no fault mute" in refused.stderr
+
+
+def test_config_of_the_project(project: Project) -> None:
+    secret = "a secret of this project, long enough for anybody"
+    project.write("config.toml", '[api]\nport = "env(MY_PORT)"\n[auth]\njwt_secret = "env(MY_SECRET)"\n')
+    (project.folder / ".env").write_text(f"MY_PORT={_free_port()} # mine\nexport MY_SECRET='{secret}'\n")
+    project("start", "--detach", "--forget")
+    told = project.variables()
+    assert told["API_URL"].endswith((project.folder / ".env").read_text().split("=")[1].split()[0])
+    assert told["SERVICE_ROLE_KEY"] == Keys(jwt_secret=secret).service_role != LOCAL.service_role
+    assert project.answers() == []
+
+
+def test_stop_while_a_client_listens_and_a_kill(project: Project) -> None:
+    """Nothing is left behind when the process is killed: the next start takes over."""
+    project(*project.start)
+    note = read_note(project.folder / ".devstack")
+    assert note is not None
+    os.kill(note.pid, signal.SIGKILL)
+    while is_held(project.folder / ".devstack"):
+        pass
+    assert project("stop").stdout == "Nothing runs here.\n"
+    assert project(*project.start).returncode == 0
+    assert project.answers() == []
+
+
+def test_taken_port_is_named_and_another_offered(project: Project) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        refused = _devstack(project, "start", "--port", str(port))
+        refused = project("start", "--port", str(port))
     assert refused.returncode == 1
     assert f"port {port} is taken; --port " in refused.stderr
 
 
-def test_bad_migration_is_named(project: Path) -> None:
-    (project / "supabase" / "migrations" / "002_bad.sql").write_text("create table t (id nope)")
-    refused = _devstack(project, "start", "--port", str(_free_port()), "--db-port", str(_free_port()))
+def test_bad_migration_is_named(project: Project) -> None:
+    project.write("migrations/002_bad.sql", "create table t (id nope)")
+    refused = project(*project.start)
     assert refused.returncode == 1
-    assert '002_bad.sql: type "nope" does not exist' in refused.stderr
+    assert '002_bad.sql: type "nope" does not exist' in refused.stdout
 
 
-def test_nothing_to_stop(project: Path) -> None:
-    assert _devstack(project, "stop").stdout == "Nothing runs here.\n"
+def test_bad_seed_and_missing_extension_are_named(project: Project) -> None:
+    project.write("seed.sql", "create extension pgcrypto")
+    refused = project(*project.start)
+    assert refused.returncode == 1
+    assert "supabase/seed.sql: extension" in refused.stdout
+    assert "--postgres FOLDER" in refused.stdout
+
+
+def test_reset_onto_a_bad_migration_ends_with_the_reason(project: Project) -> None:
+    project(*project.start)
+    project.write("migrations/001_answers.sql", "nonsense")
+    assert "the stack ended" in project("reset").stderr
+    assert "001_answers.sql: syntax error" in (project.folder / ".devstack" / "start.log").read_text()
+
+
+def test_nothing_to_stop(project: Project) -> None:
+    assert project("stop").stdout == "Nothing runs here.\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.com"])
+def test_serves_loopback_only(host: str) -> None:
+    with pytest.raises(ValueError, match="loopback"):
+        Gateway("postgresql://localhost/x", host=host)

@@ -282,3 +282,11 @@ async def test_check(pulse: Pulse, gateway: Gateway, owner: Connection) -> None:
     assert code == 1
     assert "heartbeat" in err
     assert "Traceback" not in err
+
+
+async def test_dev_is_the_development_stack(pulse: Pulse) -> None:
+    code, _, err = await pulse.say("dev", "stop", "--data", "/nowhere/at/all")
+    assert (code, err) == (0, "")
+    code, _, err = await pulse.say("dev", "status", "--data", "/nowhere/at/all")
+    assert code == 1
+    assert "nothing runs over /nowhere/at/all" in err
