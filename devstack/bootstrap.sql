@@ -82,6 +82,9 @@ begin
 end
 $settings$;
 
+-- A dump that is used as a seed switches triggers off.
+grant set on parameter session_replication_role to postgres;
+
 do $owner$
 begin
   execute format('alter database %I owner to postgres', current_database());
@@ -102,6 +105,20 @@ to postgres, anon, authenticated, service_role;
 grant create on schema public, extensions, realtime to postgres;
 grant all on schema auth to supabase_auth_admin;
 grant all on schema realtime to supabase_realtime_admin;
+
+-- The extensions that a project has from the start, where this PostgreSQL has their files; and two that a user who
+-- is no superuser may only create on the real thing: one is common, the other is what `supabase db lint` works with.
+do $extensions$
+declare
+  wanted text;
+begin
+  for wanted in
+    select name from pg_catalog.pg_available_extensions where name in ('pgcrypto', 'uuid-ossp', 'vector', 'plpgsql_check')
+  loop
+    execute format('create extension if not exists %I schema extensions', wanted);
+  end loop;
+end
+$extensions$;
 
 -- New tables and functions are NOT opened to the API roles: a migration says what it grants.
 

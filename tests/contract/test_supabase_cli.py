@@ -1,4 +1,4 @@
-"""The Supabase command line takes our files as they are, and shares its history with `pulse migrate`."""
+"""The Supabase command line: it takes our files, shares its history with us, and works against the stack."""
 
 import asyncio
 import shutil
@@ -7,9 +7,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
 from listener.migrate import migrate, migrations
-from tests.skips import SUPABASE_CLI
+from tests.skips import POSTGRES_15, SUPABASE_CLI
 from tests.sql.calls import Calls
+
+PLPGSQL_CHECK = Path("/usr/share/postgresql/15/extension/plpgsql_check.control")
 
 
 @pytest.fixture
@@ -60,3 +63,28 @@ async def test_what_migrate_applied_is_up_to_date_for_push(fresh: str, folder: P
     listed = await supabase(folder, "migration", "list", "--db-url", fresh)
     for one in migrations():
         assert f"`{one.version}` | `{one.version}`" in listed, f"{one.label} is here and there:\n{listed}"
+
+
+async def test_types_of_a_database_of_the_stack(fresh: str, folder: Path) -> None:
+    connection = await asyncpg.connect(fresh)
+    await connection.execute("create table todos (id int primary key, title text not null)")
+    await connection.close()
+    told = await supabase(folder, "gen", "types", "--lang", "typescript", "--db-url", fresh)
+    assert "todos: {" in told
+    assert "title: string" in told
+
+
+async def test_lint_of_a_database_of_the_stack(folder: Path) -> None:
+    binaries = POSTGRES_15.path()
+    if not PLPGSQL_CHECK.exists():
+        pytest.skip("needs Debian's postgresql-15-plpgsql-check")
+    with throw_away_folder() as data:
+        async with Postgres(data, binaries=binaries) as server:
+            await bootstrap(server.dsn(user=SUPERUSER))
+            connection = await asyncpg.connect(server.dsn())
+            await connection.execute(
+                "create function bad() returns void language plpgsql as 'begin perform nothing_here(); end'"
+            )
+            await connection.close()
+            told = await supabase(folder, "db", "lint", "--db-url", server.dsn())
+    assert "function nothing_here() does not exist" in told
