@@ -75,7 +75,7 @@ def start_detached(words: list[str], data: Path) -> None:
     said = data / "start.log"
     with said.open("w") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "devstack", *words],
+            [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "devstack", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -113,7 +113,7 @@ def reset(data: Path) -> None:
         if is_held(data):
             raise Refused(f"a stack is just coming up over {data}; try again in a moment")
         shutil.rmtree(data / "postgres", ignore_errors=True)
-        print("The database was emptied; `python -m devstack start` begins with a new one.")
+        print("The database was emptied; `start` begins with a new one.")
         return
     os.kill(note.pid, signal.SIGUSR1)
     for _ in _waiting(START_SECONDS):
@@ -146,7 +146,7 @@ def logs(data: Path, *, postgres: bool, follow: bool) -> None:
     try:
         log = path.open(errors="replace")
     except FileNotFoundError:
-        raise Refused(f"there is no {path} yet; `python -m devstack start` begins one") from None
+        raise Refused(f"there is no {path} yet; `start` begins one") from None
     with log:
         while True:
             print(log.read(), end="", flush=True)
@@ -182,7 +182,7 @@ def _ready(data: Path) -> Note:
             return note
         if not is_held(data):
             break
-    raise Refused(f"nothing runs over {data}; `python -m devstack start` starts it")
+    raise Refused(f"nothing runs over {data}; `start` starts it")
 
 
 def _log(data: Path) -> Path:

@@ -92,7 +92,7 @@ def _tell(done: Applied, say: Callable[[str], None]) -> None:
     if done.changed:
         say(
             f"Changed since they were applied: {', '.join(done.changed)}. "
-            "`python -m devstack reset` begins again with an empty database."
+            "`reset` begins again with an empty database."
         )
 
 

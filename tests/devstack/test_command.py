@@ -197,6 +197,15 @@ def test_reset_onto_a_bad_migration_ends_with_the_reason(project: Project) -> No
     assert "001_answers.sql: syntax error" in (project.folder / ".devstack" / "start.log").read_text()
 
 
+def test_dev_stack_serves_the_project_one_is_in(project: Project) -> None:
+    """From another project's folder, whose modules must not be taken for ours."""
+    (project.folder / "aiohttp.py").write_text("raise SystemExit('a stranger')")
+    dev = [sys.executable, str(ROOT / "dev"), "stack"]
+    started = subprocess.run([*dev, *project.start], cwd=project.folder, capture_output=True, text=True)
+    assert "Applied 001_answers." in started.stdout, started
+    assert project.answers() == []
+
+
 def test_nothing_to_stop(project: Project) -> None:
     assert project("stop").stdout == "Nothing runs here.\n"
 
