@@ -1,5 +1,6 @@
 -- Gives a plain PostgreSQL 15 to 18 the shape of a Supabase project, as far as migrations and the API see it.
--- Run as a superuser in the database that is to become the project; may be repeated. No extensions.
+-- Run as a superuser in the database that is to become the project, and auth/tables.sql after it; may be repeated.
+-- No extensions.
 -- Roles belong to the whole server, everything else to the one database.
 
 do $roles$
@@ -65,7 +66,9 @@ begin
     select * from (values
       ('anon', 'statement_timeout', '3s'), ('authenticated', 'statement_timeout', '8s'),
       ('authenticator', 'statement_timeout', '8s'), ('authenticator', 'lock_timeout', '8s'),
-      ('postgres', 'search_path', '"$user", public, extensions')
+      ('postgres', 'search_path', '"$user", public, extensions'),
+      -- A trigger on auth.users has to name the schema of what it uses, here as there.
+      ('supabase_auth_admin', 'search_path', 'auth')
     ) as settings (role, name, value)
   loop
     continue when exists (
@@ -122,24 +125,7 @@ $extensions$;
 
 -- New tables and functions are NOT opened to the API roles: a migration says what it grants.
 
--- auth: who is asking -------------------------------------------------------------------------------------
-
-create table if not exists auth.users (
-  id uuid primary key default gen_random_uuid(),
-  aud text,
-  role text,
-  email text unique,
-  phone text unique,
-  raw_app_meta_data jsonb,
-  raw_user_meta_data jsonb,
-  is_anonymous boolean not null default false,
-  created_at timestamptz default now(),
-  updated_at timestamptz default now(),
-  deleted_at timestamptz
-);
-alter table auth.users enable row level security;
-grant all on auth.users to supabase_auth_admin;
-grant select, insert, update, delete, truncate, references, trigger on auth.users to postgres;
+-- auth: who is asking; its tables are in auth/tables.sql ------------------------------------------------------
 
 create or replace function auth.jwt() returns jsonb
 language sql stable

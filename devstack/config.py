@@ -22,6 +22,7 @@ FILE: Final = Path("supabase", "config.toml")
 # The first that names a variable wins; the process's own environment goes before all of them.
 ENV_FILES: Final = ("supabase/.env.local", "supabase/.env", ".env.local", ".env")
 SHORTEST_SECRET: Final = 16  # characters; the CLI refuses shorter ones too
+SHORTEST_PASSWORD: Final = 6  # as Auth itself insists
 LARGEST_PORT: Final = 65535
 LONGEST_JWT: Final = 604_800  # seconds, a week, as the CLI documents it
 T = TypeVar("T")
@@ -38,6 +39,9 @@ class Config:
     max_rows: int | None = 1000  # of one answer; None where the file says 0
     jwt_expiry: int = 3600  # seconds that an access token of Auth is good for
     jwt_secret: str = JWT_SECRET
+    enable_signup: bool = True
+    minimum_password_length: int = 6
+    refresh_token_reuse_interval: int = 10  # seconds in which a used refresh token may be used once more
     seeds: tuple[str, ...] = ("./seed.sql",)  # patterns, relative to the folder `supabase`
 
 
@@ -72,6 +76,13 @@ class _Reader:
             max_rows=max_rows or None,
             jwt_expiry=self._number("auth.jwt_expiry", usual.jwt_expiry, at_least=1, at_most=LONGEST_JWT),
             jwt_secret=self._secret(),
+            enable_signup=self._get("auth.enable_signup", bool, default=usual.enable_signup),
+            minimum_password_length=self._number(
+                "auth.minimum_password_length", usual.minimum_password_length, at_least=SHORTEST_PASSWORD
+            ),
+            refresh_token_reuse_interval=self._number(
+                "auth.refresh_token_reuse_interval", usual.refresh_token_reuse_interval
+            ),
             seeds=self._names("db.seed.sql_paths", usual.seeds) if seeded else (),
         )
 

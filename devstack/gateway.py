@@ -1,4 +1,4 @@
-"""One HTTP port in front of a database, laid out like `supabase start`: /rest/v1, /realtime/v1, /_devstack."""
+"""One HTTP port in front of a database, laid out like `supabase start`: /rest/v1, /realtime/v1, /auth/v1."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from devstack import cors
+from devstack.auth.server import PREFIX as AUTH
+from devstack.auth.server import Auth
 from devstack.config import Config
 from devstack.faults import Faults
 from devstack.keys import LOCAL, Keys
@@ -22,16 +25,17 @@ from devstack.rest.server import PREFIX, Rest
 
 LOG: Final = logging.getLogger("devstack.gateway")
 MAX_BODY: Final = 64 * 1024 * 1024
-WEBSOCKET: Final = "/realtime/v1/websocket"
+REALTIME: Final = "/realtime/v1"
+WEBSOCKET: Final = REALTIME + "/websocket"
 FAULTS: Final = "/_devstack/faults"
 
 
 class Gateway:
     """A running gateway; async context manager. Many may run in one process, each over its own database.
 
-    `dsn` names the database; the REST side logs in as `authenticator`, Realtime as the superuser, whatever
-    user the address carries. `deliver_at_once` makes Realtime look after each committed write instead of
-    at its production cadence. `port` 0 picks a free one; `url` is known after `start`.
+    `dsn` names the database; REST logs in as `authenticator`, Auth as `supabase_auth_admin`, Realtime as the
+    superuser, whatever user the address carries. `deliver_at_once` makes Realtime look after each committed
+    write instead of at its production cadence. `port` 0 picks a free one; `url` is known after `start`.
     """
 
     def __init__(
@@ -58,6 +62,13 @@ class Gateway:
         )
         self._rest = Rest(
             _as_user(dsn, "authenticator"), keys=keys, faults=self.faults.rest, poke=self.realtime.poke
+        )
+        self._auth = Auth(
+            _as_user(dsn, "supabase_auth_admin"),
+            keys=keys,
+            url=lambda: self.url,
+            poke=self.realtime.poke,
+            config=self.config,
         )
         self._runner: web.AppRunner | None = None
 
@@ -105,6 +116,7 @@ class Gateway:
         app.router.add_post(FAULTS, self._set_faults)
         app.router.add_get(WEBSOCKET, self.realtime.handle)
         app.router.add_route("*", PREFIX + "/{path:.*}", self._rest.handle)
+        app.router.add_route("*", AUTH + "/{path:.*}", self._auth.handle)
         app.router.add_route("*", "/{path:.*}", _elsewhere)
         return app
 
@@ -133,8 +145,13 @@ class _RefusalLog(AbstractAccessLogger):
 
 
 async def _elsewhere(request: web.Request) -> web.Response:
-    refused = not_implemented(f"{request.path} is not served by the development stack.")
-    return web.Response(status=refused.status, headers=refused.all_headers(), body=refused.body())
+    if request.method == "OPTIONS":
+        return cors.preflight(request)
+    refused = not_implemented(
+        f"{request.path} is not served by the development stack: it has {PREFIX}, {REALTIME} and {AUTH}."
+    )
+    answer = web.Response(status=refused.status, headers=refused.all_headers(), body=refused.body())
+    return cors.allow(request, answer)
 
 
 def is_loopback(host: str) -> bool:

@@ -35,7 +35,10 @@ from typing import Final, Self, TypedDict
 
 LOG: Final = logging.getLogger("devstack.postgres")
 SUPERUSER: Final = "supabase_admin"
-BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.sql")
+BOOTSTRAP: Final = (
+    Path(__file__).with_name("bootstrap.sql"),
+    Path(__file__).with_name("auth") / "tables.sql",
+)
 READY_LINE: Final = 7  # of postmaster.pid, counted from 0
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
@@ -226,10 +229,11 @@ async def bootstrap(dsn_superuser: str, *, granted_by_default: bool = False) -> 
     """
     import asyncpg  # here, because the commands that only look at the data folder must answer at once
 
-    script = await asyncio.to_thread(BOOTSTRAP.read_text)
+    scripts = [await asyncio.to_thread(file.read_text) for file in BOOTSTRAP]
     connection = await asyncpg.connect(dsn_superuser)
     try:
-        await connection.execute(script)
+        for script in scripts:
+            await connection.execute(script)
         if granted_by_default:
             for kind in ("tables", "sequences", "functions"):
                 await connection.execute(

@@ -144,7 +144,8 @@ async def test_bootstrap_by_psql_on_postgres_15(folder: Path) -> None:
     async with Postgres(folder, binaries=binaries) as server:
         dsn = server.dsn(user=SUPERUSER)
         psql = await asyncio.create_subprocess_exec(
-            *(binaries / "psql", "-v", "ON_ERROR_STOP=1", "-q", "-f", BOOTSTRAP, dsn),
+            *(binaries / "psql", "-v", "ON_ERROR_STOP=1", "-q", dsn),
+            *(word for file in BOOTSTRAP for word in ("-f", file)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
