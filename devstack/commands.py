@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from devstack.config import read_config
+from devstack.keys import Keys
 from devstack.postgres import reachable_by_server, throw_away_folder
 from devstack.running import AlreadyRunning, Note, Refused, held, is_held, read_note
 
@@ -165,6 +166,22 @@ def faults(data: Path, wanted: str | None) -> None:
             print(json.dumps(json.load(answer), indent=2))
     except urllib.error.HTTPError as error:
         raise Refused(json.load(error)["message"]) from error
+
+
+def token(data: Path, user: str, role: str | None, seconds: int) -> None:
+    """Prints an access token for an e-mail address or a UUID; raises Refused for an unknown address."""
+    note = _ready(data)
+    from devstack.auth.shell import UnknownUser, token_for  # slow to import, and only needed here
+
+    keys = Keys(jwt_secret=note.jwt_secret)
+    told = note.variables()
+    try:
+        minted = token_for(
+            told["DB_URL"], user, issuer=told["AUTH_URL"], role=role, seconds=seconds, keys=keys
+        )
+        print(asyncio.run(minted))
+    except UnknownUser as error:
+        raise Refused(str(error)) from error
 
 
 def _fault_words(wanted: str) -> str:

@@ -39,10 +39,10 @@ class Config:
     max_rows: int | None = 1000  # of one answer; None where the file says 0
     jwt_expiry: int = 3600  # seconds that an access token of Auth is good for
     jwt_secret: str = JWT_SECRET
+    seeds: tuple[str, ...] = ("./seed.sql",)  # patterns, relative to the folder `supabase`
     enable_signup: bool = True
     minimum_password_length: int = 6
     refresh_token_reuse_interval: int = 10  # seconds in which a used refresh token may be used once more
-    seeds: tuple[str, ...] = ("./seed.sql",)  # patterns, relative to the folder `supabase`
 
 
 def read_config(project: Path) -> Config:

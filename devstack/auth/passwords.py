@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
-from hashlib import scrypt
 from typing import TYPE_CHECKING, Final
 
 from devstack.auth.errors import AuthError, invalid, not_implemented
@@ -73,7 +73,9 @@ async def _is_right_for_bcrypt(password: str, hash_: str, connection: Connection
 
 
 def _digest(password: str, salt: bytes, log_cost: int) -> bytes:
-    return scrypt(password.encode(), salt=salt, n=2**log_cost, r=8, p=1, dklen=32, maxmem=64 * 1024 * 1024)
+    return hashlib.scrypt(
+        password.encode(), salt=salt, n=2**log_cost, r=8, p=1, dklen=32, maxmem=64 * 1024 * 1024
+    )
 
 
 def _text(data: bytes) -> str:

@@ -214,3 +214,16 @@ def test_nothing_to_stop(project: Project) -> None:
 def test_serves_loopback_only(host: str) -> None:
     with pytest.raises(ValueError, match="loopback"):
         Gateway("postgresql://localhost/x", host=host)
+
+
+def test_tokens_for_a_person(project: Project) -> None:
+
+    project(*project.start)
+    stranger = "00000000-0000-4000-8000-00000000000a"
+    token = project("token", "--user", stranger, "--role", "service_role", "--expires", "60").stdout.strip()
+    claims = LOCAL.verify(token)
+    assert (claims["sub"], claims["role"]) == (stranger, "service_role")
+    assert int(str(claims["exp"])) - int(str(claims["iat"])) == 60
+    unknown = project("token", "--user", "nobody@example.com")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "nobody here has the address nobody@example.com: sign up with it first" in unknown.stderr

@@ -32,12 +32,15 @@ def test_everything_that_is_read(tmp_path: Path) -> None:
         sql_paths = ["./seeds/*.sql"]
         [auth]
         jwt_expiry = 60
+        enable_signup = false
+        minimum_password_length = 9
+        refresh_token_reuse_interval = 0
         jwt_secret = "0123456789abcdef"
         [studio]
         port = 3
     """
     assert read_config(_project(tmp_path, text)) == Config(
-        1, 2, ("api",), (), None, 60, "0123456789abcdef", ("./seeds/*.sql",)
+        1, 2, ("api",), (), None, 60, "0123456789abcdef", ("./seeds/*.sql",), False, 9, 0
     )
 
 
