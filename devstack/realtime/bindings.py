@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, cast
 
@@ -24,6 +24,11 @@ KINDS: Final = ("INSERT", "UPDATE", "DELETE")
 OPERATORS: Final = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "in"}
 NEXT_FILTER: Final = re.compile(r",(?=\w+=(?:eq|neq|lte?|gte?|in)\.)")
 AWAY: Final = ("08", "53", "57")  # classes of SQLSTATE: connection, resources, operator
+PUBLISHED: Final = """
+select format('%I.%I', schemaname, tablename)::pg_catalog.regclass::pg_catalog.oid as oid
+from pg_catalog.pg_publication_tables
+where pubname = $1 and $2::text in ('*', schemaname::text) and $3::text in ('*', tablename::text)
+"""
 UNSERVED: Final = "Unable to subscribe to changes with given parameters."
 
 
@@ -55,13 +60,14 @@ class Binding:
     filters: tuple[Filter, ...]
     columns: tuple[str, ...] | None = None
     """The columns to be shown beside the primary key; None for all."""
+    tables: frozenset[int] = frozenset()
+    """The published tables it was found to mean when it was subscribed, by oid: a table dropped and made anew is
+    another one."""
 
     def wants(self, kind: Kind, relation: Relation) -> bool:
         """Whether a change of this kind on this table is asked for, filters aside."""
-        return (
-            self.schema in ("*", relation.schema)
-            and self.table in ("*", relation.table)
-            and (self.event not in KINDS or self.event == kind)  # an unknown event hears everything
+        return relation.oid in self.tables and (
+            self.event not in KINDS or self.event == kind  # an unknown event hears everything
         )
 
     def shown(self) -> str:
@@ -117,29 +123,31 @@ def _filter(text: str) -> Filter:
     return Filter(column, operator, "{" + value[1:-1] + "}" if listed else value)
 
 
-async def check(connection: Connection, bindings: Sequence[Binding], role: str) -> None:
-    """Asks the database whether all `bindings` can be served to `role`; raises BindingRefused for the first
-    that cannot. One bad binding thus silences all of its channel, as in production."""
+async def published(connection: Connection) -> frozenset[int]:
+    """The tables in the publication now, by oid."""
+    found = await connection.fetch(PUBLISHED, PUBLICATION, "*", "*")
+    return frozenset(row["oid"] for row in found)
+
+
+async def check(connection: Connection, bindings: Sequence[Binding], role: str) -> tuple[Binding, ...]:
+    """Asks the database whether all `bindings` can be served to `role`, and answers them with the tables they mean
+    today; raises BindingRefused for the first that cannot. One bad binding thus silences all of its channel, as in
+    production."""
+    checked: list[Binding] = []
     for binding in bindings:
         try:
-            await _check(connection, binding, role)
+            checked.append(replace(binding, tables=await _check(connection, binding, role)))
         except asyncpg.PostgresError as error:
             if (error.sqlstate or "")[:2] in AWAY:
                 raise
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
             raise _exception(binding, f"{error.sqlstate} ({name}) {error.args[0]}") from error
+    return tuple(checked)
 
 
-async def _check(connection: Connection, binding: Binding, role: str) -> None:
+async def _check(connection: Connection, binding: Binding, role: str) -> frozenset[int]:
     await connection.execute(f"select '{_quoted(role)}'::pg_catalog.regrole")
-    tables = await connection.fetch(
-        """select format('%I.%I', schemaname, tablename)::pg_catalog.regclass::pg_catalog.oid as oid
-        from pg_catalog.pg_publication_tables
-        where pubname = $1 and $2::text in ('*', schemaname::text) and $3::text in ('*', tablename::text)""",
-        PUBLICATION,
-        binding.schema,
-        binding.table,
-    )
+    tables = await connection.fetch(PUBLISHED, PUBLICATION, binding.schema, binding.table)
     if not tables:
         raise BindingRefused(
             f"{UNSERVED} Please check Realtime is enabled for the given connect parameters: {binding.shown()}"
@@ -150,6 +158,7 @@ async def _check(connection: Connection, binding: Binding, role: str) -> None:
         for name in binding.columns or ():
             if await _column_type(connection, table["oid"], name, role) is None:
                 raise _exception(binding, f"P0001 (raise_exception) invalid column for select {name}")
+    return frozenset(table["oid"] for table in tables)
 
 
 async def _check_filter(

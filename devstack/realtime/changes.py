@@ -19,17 +19,17 @@ from typing import Final
 import asyncpg
 
 from devstack.realtime import records
-from devstack.realtime.bindings import Binding, Filter, check
+from devstack.realtime.bindings import Binding, Filter, check, published
 from devstack.realtime.faults import RealtimeFaults
 from devstack.realtime.pgoutput import Change, Kind, Relation, Row
 from devstack.realtime.records import Record, Seen
-from devstack.realtime.slot import Slot, position
+from devstack.realtime.slot import Slot, SlotRefused, position
+from devstack.realtime.timing import Timing
 
 LOG: Final = logging.getLogger("devstack.realtime.server")
 IDLE_SECONDS: Final = 0.5  # between two readings, as in production
 LOOK_SECONDS: Final = 0.02  # between two looks at the log's end, when rows are to be delivered at once
 UNUSED_SECONDS: Final = 10.0  # after which a slot without subscribers is given up
-FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 Columns = tuple[str, ...] | None
 """What a binding shows of a row; None for all of it."""
@@ -38,13 +38,15 @@ DATABASE_AWAY: Final = (asyncpg.InterfaceError, asyncpg.PostgresError, OSError)
 
 @dataclass(eq=False, slots=True)
 class Subscription:
-    """A channel's wishes, served. `send` takes the JSON text of an event's payload and must not block."""
+    """A channel's wishes, served. `send` takes the JSON text of an event's payload; `again` hears that the
+    published tables have changed and that the channel has to subscribe anew. Neither may block."""
 
     bindings: tuple[Binding, ...]
     role: str
     claims: str
     since: int
     send: Callable[[str], None]
+    again: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -58,8 +60,10 @@ class _Group:
 class Changes:
     """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
 
-    def __init__(self, dsn: str, *, faults: RealtimeFaults, at_once: bool) -> None:
+    def __init__(self, dsn: str, *, faults: RealtimeFaults, timing: Timing, at_once: bool) -> None:
         self._dsn = dsn
+        self._timing = timing
+        self._published: frozenset[int] | None = None
         self._slot = Slot(dsn, wants=self._wants, changed=self._forget)
         self._seen: dict[tuple[Relation, str], Seen] = {}
         self._faults = faults
@@ -68,6 +72,7 @@ class Changes:
         self._subscriptions: set[Subscription] = set()
         self._subscribed = asyncio.Event()
         self._poked = asyncio.Event()
+        self._recovered = asyncio.Event()
 
     def poke(self) -> None:
         """Something was committed: look now. Ignored at production's pace."""
@@ -80,12 +85,14 @@ class Changes:
         role: str,
         claims: str,
         send: Callable[[str], None],
+        again: Callable[[], None],
         *,
         instead_of: Subscription | None = None,
     ) -> Subscription:
         """Serves `bindings` from now on; raises BindingRefused. Waits while the database is away.
 
-        `instead_of` is given up in the same moment, and nothing is lost in between.
+        `instead_of` is given up in the same moment, and nothing is lost in between. A database that takes no slot
+        is no reason to refuse: as in production the subscription stands, and hears nothing.
         """
         wanted = tuple(bindings)
         while True:
@@ -94,16 +101,24 @@ class Changes:
                 # slots, and with them what the other channels are still to hear.
                 connection = await asyncpg.connect(self._dsn)
                 try:
-                    await check(connection, wanted, role)
+                    checked = await check(connection, wanted, role)
                     async with self._lock:
-                        await self._slot.open()
+                        await self._open_slot()
                         since = instead_of.since if instead_of is not None else await position(connection)
-                        return self._add(Subscription(wanted, role, claims, since, send), instead_of)
+                        if self._published is None:
+                            self._published = await published(connection)
+                        return self._add(Subscription(checked, role, claims, since, send, again), instead_of)
                 finally:
                     connection.terminate()
             except DATABASE_AWAY as error:
                 LOG.warning("cannot subscribe, the database is away: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(IDLE_SECONDS)
+
+    async def _open_slot(self) -> None:
+        try:
+            await self._slot.open()
+        except SlotRefused as error:
+            LOG.error("%s: nothing is delivered until one can be made", error)
 
     def _add(self, subscription: Subscription, instead_of: Subscription | None) -> Subscription:
         if instead_of is not None:
@@ -129,17 +144,58 @@ class Changes:
         """Tables or rights may have changed. The word comes with the answer to the reading that follows the change."""
         self._seen.clear()
 
+    @property
+    def warm(self) -> bool:
+        """Whether changes are being read already, so that a further subscription takes no time."""
+        return self._slot.is_open
+
+    async def check_publication(self) -> None:
+        """Lets every channel subscribe anew if the published tables are no longer those of the last look."""
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            found = await published(connection)
+        finally:
+            connection.terminate()
+        if self._published not in (None, found):
+            for subscription in list(self._subscriptions):
+                subscription.again()
+        self._published = found
+
     async def lose(self) -> None:
         """Drops the slot: what was committed and not yet read is lost, silently."""
         async with self._lock:
             await self._slot.close()
+
+    def recover(self) -> None:
+        """Ends the present wait after a loss: a new slot is tried now."""
+        self._recovered.set()
+
+    @property
+    def served(self) -> int:
+        """How many channels are subscribed."""
+        return len(self._subscriptions)
 
     async def close(self) -> None:
         """Drops the slot for good; `run` must have ended."""
         await self._slot.close()
 
     async def run(self) -> None:
-        """Reads and hands out until cancelled."""
+        """Reads and hands out, and looks at the publication now and then, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._poll())
+            group.create_task(self._watch_publication())
+
+    async def _watch_publication(self) -> None:
+        while True:
+            await self._subscribed.wait()
+            await asyncio.sleep(self._timing.publication_seconds)
+            if self._subscribed.is_set():
+                try:
+                    await self.check_publication()
+                except DATABASE_AWAY as error:
+                    LOG.warning("cannot look at the publication: %s: %s", type(error).__name__, error)
+
+    async def _poll(self) -> None:
         failures = 0
         busy = False
         while True:
@@ -155,7 +211,9 @@ class Changes:
                 )
                 await self.lose()
                 failures += 1
-                await asyncio.sleep(min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (failures - 1)))
+                backoff = self._timing.recover_seconds * 2.0 ** (failures - 1)
+                self._recovered.clear()
+                await _wait(self._recovered, min(LONGEST_BACKOFF_SECONDS, backoff))
 
     async def _pause(self, busy: bool) -> None:
         if not self._subscribed.is_set():
@@ -173,6 +231,7 @@ class Changes:
             async with self._lock:
                 if not self._subscriptions:
                     await self._slot.close()
+                    self._published = None
             await self._subscribed.wait()
 
     async def _read(self) -> bool:

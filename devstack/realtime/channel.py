@@ -60,7 +60,10 @@ class Channel:
     def start(self) -> None:
         """Begins what was asked for; the join has just been answered."""
         self._watch_expiry()
-        self._subscribe(self.services.timing.subscribe_seconds)
+        timing = self.services.timing
+        self._subscribe(
+            timing.subscribe_seconds if self.services.changes.warm else timing.first_subscribe_seconds
+        )
 
     def hear(self, push: Push) -> None:
         """Handles a push of the client on this topic."""
@@ -134,13 +137,19 @@ class Channel:
         def send(payload: str) -> None:
             self.line.say(Frame(None, None, self.topic, "postgres_changes", payload))
 
+        def again() -> None:
+            self._subscribe(0)
+
         token = self.token
         try:
             bindings: list[Binding] = [parse(each) for each in self.config.changes]
             self._subscription = await self.services.changes.subscribe(
-                bindings, token.role, token.claims, send, instead_of=self._subscription
+                bindings, token.role, token.claims, send, again, instead_of=self._subscription
             )
         except BindingRefused as error:
+            if self._subscription is not None:
+                self.services.changes.unsubscribe(self._subscription)
+                self._subscription = None
             self.system("error", str(error))
             return
         self.system("ok", SUBSCRIBED)

@@ -27,6 +27,8 @@ from devstack.realtime.tokens import Token, TokenRefused
 LOG: Final = logging.getLogger("devstack.realtime.server")
 LARGEST_FRAME: Final = 5_000_000  # bytes
 WATCH_SECONDS: Final = 0.05  # how soon open sockets feel `off`
+ACCEPTED: Final = {"Cache-Control": "max-age=0, private, must-revalidate"}
+REFUSED: Final = ACCEPTED | {"Vary": "accept-encoding"}
 RESTART: Final = 1012  # close code of a server that goes away and comes back
 
 
@@ -50,7 +52,7 @@ class Realtime:
         self.timing = timing if timing is not None else quickly
         self._faults = faults
         self._keys = keys
-        self._changes = Changes(dsn, faults=faults, at_once=deliver_at_once)
+        self._changes = Changes(dsn, faults=faults, timing=self.timing, at_once=deliver_at_once)
         self._services = Services(keys, self._changes, self.timing)
         self._sockets: dict[Socket, asyncio.Transport | None] = {}
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +81,7 @@ class Realtime:
             return web.Response(status=503, text="realtime.off: this development stack refuses sockets")
         version = request.query.get("vsn", "1.0.0")
         if version not in VERSIONS:
-            return web.Response(status=403)
+            return web.Response(status=403, headers=REFUSED)
         if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
             return web.Response(status=400, text="this is a WebSocket endpoint")
         try:
@@ -87,7 +89,7 @@ class Realtime:
         except TokenRefused as error:
             LOG.warning("handshake refused: %s", error)
             await asyncio.sleep(self.timing.refuse_handshake_seconds)
-            return web.Response(status=403)
+            return web.Response(status=403, headers=REFUSED)
         return await self._serve(request, version, token)
 
     # -- faults: what can go wrong with sockets, for tests; `RealtimeFaults` has the lasting switches --
@@ -130,6 +132,22 @@ class Realtime:
         """Drops the slot, and with it silently what was committed and not yet delivered."""
         await self._changes.lose()
 
+    def recover(self) -> None:
+        """Ends the wait that follows the loss of the slot: a new one is tried now, or as soon as it can be."""
+        self._changes.recover()
+
+    async def check_publication(self) -> None:
+        """Looks at the publication now, as the server does once a minute: if its tables are no longer the same, every
+        channel subscribes anew."""
+        await self._changes.check_publication()
+
+    @property
+    def listens(self) -> bool:
+        """Whether changes are being read and every channel that asked for some is subscribed."""
+        channels = [channel for socket in self._sockets for channel in socket.channels.values()]
+        wanted = sum(bool(channel.config.changes) for channel in channels)
+        return self._changes.warm and self._changes.served == wanted
+
     @property
     def joined(self) -> int:
         """How many channels are joined on all sockets together."""
@@ -156,6 +174,7 @@ class Realtime:
         response = web.WebSocketResponse(
             receive_timeout=self.timing.idle_seconds, max_msg_size=LARGEST_FRAME, compress=False
         )
+        response.headers.update(ACCEPTED)
         await response.prepare(request)
         socket = Socket(Line(response, version), token, self._services)
         self._sockets[socket] = request.transport

@@ -32,6 +32,10 @@ MARK_BYTES: Final = 512 * 1024
 MARKS_SINCE: Final = 16  # the major version that has this function
 
 
+class SlotRefused(Exception):
+    """The database is there and takes no slot: all are in use, or its log is not a logical one."""
+
+
 class Slot:
     """Not safe for concurrent use: the owner holds a lock around every call.
 
@@ -52,9 +56,9 @@ class Slot:
         self._marked_at = 0
 
     async def open(self) -> Connection:
-        """The connection, with its slot made if there is none. Making one waits for the transactions that are
-        writing in the whole server at that moment; changes committed before are not in it."""
-        if self._connection is not None and not self._connection.is_closed():
+        """The connection, with its slot made if there is none; raises SlotRefused. Making one waits for the
+        transactions that are writing in the whole server at that moment; changes committed before are not in it."""
+        if self.is_open and self._connection is not None:
             return self._connection
         settings = {
             "application_name": "devstack realtime",
@@ -65,7 +69,13 @@ class Slot:
         try:
             self._name = f"devstack_realtime_{uuid4().hex}"
             create = "select pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', true)"
-            await connection.execute(create.replace("$1", f"'{self._name}'"))
+            try:
+                await connection.execute(create.replace("$1", f"'{self._name}'"))
+            except (
+                asyncpg.ConfigurationLimitExceededError,
+                asyncpg.ObjectNotInPrerequisiteStateError,
+            ) as error:
+                raise SlotRefused(f"no replication slot can be made: {error}") from error
             await connection.add_listener("pgrst", self._on_notify)
         except BaseException:
             connection.terminate()
@@ -90,6 +100,11 @@ class Slot:
             self._marked_at = flushed
         decoded = (self._decoder.feed(message["data"]) for message in messages)
         return [change for change in decoded if change is not None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a slot to read from."""
+        return self._connection is not None and not self._connection.is_closed()
 
     async def close(self) -> None:
         """Drops the slot and the connection. The slot goes first and by name: a database cannot be dropped

@@ -32,6 +32,7 @@ class Client:
 
     socket: ClientWebSocketResponse
     version: str = "1.0.0"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     sent: int = 0
     sizes: list[int] = field(default_factory=list[int])
 
@@ -51,7 +52,7 @@ class Client:
         while True:
             message = await self.socket.receive(timeout=PATIENCE)
             assert message.type == WSMsgType.TEXT, f"the socket closed: {message!r}"
-            frame = self._frame(json.loads(message.data))
+            frame = self.named(json.loads(message.data))
             if frame["payload"].get("data", {}).get("table") != MARKER:
                 self.sizes.append(len(message.data.encode()))
                 return frame
@@ -97,7 +98,8 @@ class Client:
         frame = await self.receive()
         assert (frame["topic"], frame["ref"]) == ("phoenix", ref), f"not expected: {frame}"
 
-    def _frame(self, frame: Any) -> Frame:
+    def named(self, frame: Any) -> Frame:
+        """The frame with the names of version 1."""
         if self.version == "1.0.0":
             return cast(Frame, frame)
         join_ref, ref, topic, event, payload = frame
@@ -113,7 +115,12 @@ class Bench:
     gateway: Gateway
     owner: "asyncpg.Connection[asyncpg.Record]"
     http: ClientSession
+    cluster: Postgres
+    delivers: bool = True
+    """False when nothing is to be delivered, so that nobody waits for a marker."""
     _witness: Client | None = None
+    _port: int = 0
+    _timing: Mapping[str, float] = field(default_factory=dict[str, float])
 
     async def sql(self, statement: str) -> None:
         """Runs a statement as the owner of the tables, committed when it has no BEGIN of its own."""
@@ -125,7 +132,8 @@ class Bench:
         """A socket; raises aiohttp.WSServerHandshakeError when it is refused."""
         asked = query if query is not None else f"apikey={key}&vsn={version}"
         url = f"{self.gateway.url}/realtime/v1/websocket?{asked}"
-        return Client(await self.http.ws_connect(url, max_msg_size=0), version)
+        socket = await self.http.ws_connect(url, max_msg_size=0, autoping=False)
+        return Client(socket, version, socket._response.headers)
 
     async def delivered(self) -> None:
         """Everything committed so far is in the sockets of those who are to hear of it."""
@@ -137,6 +145,47 @@ class Bench:
             message = json.loads((await self._witness.socket.receive(timeout=PATIENCE)).data)
             if message["payload"].get("data", {}).get("record", {}).get("id") == marker:
                 return
+
+    async def stop_database(self) -> None:
+        """Stops PostgreSQL as `pg_ctl stop -m fast` does."""
+        self._witness = None
+        await self.owner.close()
+        await self.cluster.stop()
+
+    async def start_database(self) -> None:
+        """Starts it again, on the same port."""
+        await self.cluster.start()
+        self.owner = await asyncpg.connect(self.dsn)
+
+    async def stop_gateway(self) -> None:
+        """Closes the server in order: sockets end with 1012, and nobody listens on its port."""
+        self._witness = None
+        self._port = int(self.gateway.url.rpartition(":")[2])
+        await self.gateway.close()
+
+    async def kill_gateway(self) -> None:
+        """The same without a word to anyone."""
+        self.gateway.realtime.drop_sockets()
+        await self.stop_gateway()
+
+    async def start_gateway(self) -> None:
+        """Starts the server anew on the port it had; nothing happens while it runs."""
+        if self._port:
+            port, self._port = self._port, 0
+            self.gateway = Gateway(self.dsn, port=port)
+            self.take(self._timing)
+            await self.gateway.start()
+
+    def take(self, timing: Mapping[str, float]) -> None:
+        """Lets Realtime take so many seconds over things, also after it was started anew."""
+        self._timing = timing
+        for what, seconds in timing.items():
+            setattr(self.gateway.realtime.timing, what, seconds)
+
+    async def close(self) -> None:
+        """Closes the server and the owner's connection."""
+        await self.gateway.close()
+        await self.owner.close()
 
     async def quiet(self, client: Client) -> None:
         """No change committed so far has anything more to say to `client`."""
@@ -157,13 +206,13 @@ async def serving(cluster: Postgres, *, deliver_at_once: bool = True) -> AsyncIt
     await _run(admin, f"create database {name} template realtime_template owner postgres")
     try:
         async with AsyncExitStack() as stack:
-            gateway = await stack.enter_async_context(
-                Gateway(cluster.dsn(name), deliver_at_once=deliver_at_once)
-            )
+            gateway = Gateway(cluster.dsn(name), deliver_at_once=deliver_at_once)
+            await gateway.start()
             owner = await asyncpg.connect(cluster.dsn(name))
-            stack.push_async_callback(owner.close)
             http = await stack.enter_async_context(ClientSession())
-            yield Bench(cluster.dsn(name), cluster.dsn(name, SUPERUSER), gateway, owner, http)
+            bench = Bench(cluster.dsn(name), cluster.dsn(name, SUPERUSER), gateway, owner, http, cluster)
+            stack.push_async_callback(bench.close)
+            yield bench
     finally:
         await _run(admin, f"drop database {name} with (force)")
 

@@ -38,6 +38,8 @@ alter table rls_nopolicy enable row level security;
 create policy own on rls_jobs for select to authenticated using (owner = auth.uid());
 grant all on all tables in schema public to anon, authenticated, service_role;
 
+alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+
 create schema aside;
 grant usage on schema aside to service_role;
 create table aside.marker (id int primary key generated always as identity);
