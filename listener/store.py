@@ -50,8 +50,8 @@ class Claim:
     """What a queue gave."""
 
     jobs: Sequence[Job]
-    recovered: int
-    """How many of them an answer that was lost had leased; when all are, there may be more."""
+    unsettled: int
+    """How many more are leased to this process by an answer that was lost: to be asked for again."""
     next_in: timedelta | None
     """When the next row of the known types is due: zero if some are due already, None if there is none."""
     floor: object
@@ -216,7 +216,7 @@ class _JobJson(TypedDict):
 
 class _ClaimJson(TypedDict):
     jobs: list[_JobJson]
-    recovered: int
+    unsettled: int
     lost: dict[str, int]
     next_in_seconds: float | Decimal | None
     floor: object
@@ -249,7 +249,7 @@ class _ReplayJson(TypedDict):
 def _claim(said: _ClaimJson) -> Claim:
     return Claim(
         jobs=[_job(one) for one in said["jobs"]],
-        recovered=said["recovered"],
+        unsettled=said["unsettled"],
         next_in=_duration(said["next_in_seconds"]),
         floor=said["floor"],
         waited=_duration(said["waited_seconds"]) or timedelta(),

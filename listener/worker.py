@@ -97,6 +97,8 @@ class Worker:
         self._looked = False
         self._unsure = False
         """Whether an answer that was lost may have leased jobs to us."""
+        self._out_of_reach = False
+        """Whether somebody has locked what was leased to us unheard."""
         self._again = False
         """Whether the last look did not do all that it was for."""
         self._no_sweep_before = 0.0
@@ -297,7 +299,8 @@ class Worker:
     def _learn(self, request: ClaimRequest, claim: Claim) -> None:
         """Remembers what a claim said about later, and tells what it said about now."""
         now = time.monotonic()
-        self._unsure = claim.recovered >= request.max_jobs
+        self._unsure = claim.unsettled > 0
+        self._out_of_reach = self._unsure and not claim.jobs
         self._again |= self._unsure
         self._floor = claim.floor
         self._due_at = None if claim.next_in is None else now + claim.next_in.total_seconds()
@@ -348,6 +351,8 @@ class Worker:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             return woken_by
         if self._again:
+            if self._out_of_reach:
+                await asyncio.sleep(min(self._tempo.reconnect.total_seconds(), _DRAINING_PAUSE_SECONDS))
             return woken_by
         now = time.monotonic()
         full = len(self.running) >= self._places or self._draining

@@ -18,9 +18,9 @@
 
 -- Claims up to `max_jobs` due jobs of one queue and of the given types for `lease_seconds`.
 -- Callers: workers, over RPC, and finish.
--- Answers {"jobs": […], "recovered", "lost": {"retried", "dead"}, "next_in_seconds", "floor",
+-- Answers {"jobs": […], "unsettled", "lost": {"retried", "dead"}, "next_in_seconds", "floor",
 -- "unknown_types", "waited_seconds"}.
---   recovered        how many of the jobs had been leased before; when all are, there may be more of them.
+--   unsettled        how many more jobs are leased to worker_id without its knowing: call again for them.
 --   next_in_seconds  when to look again: 0 when max_jobs was reached, null when nothing is planned.
 --   floor            to be handed back with the next call, sweep or not.
 --   waited_seconds   how long the longest waiting of these jobs had been due; null without jobs.
@@ -28,8 +28,9 @@
 -- `sweep` first ends the attempts of this queue whose lease ran out, then looks from the very start.
 -- `holding` (not null) = [[id, attempt], …] says which attempts of this queue `worker_id` knows it holds. They
 -- are renewed first, so that no sweep of its own ends them; what it has leased and does not list there (an
--- answer was lost) is handed out again, as the same attempt. To be sent with every sweep, and with a call
--- that is repeated.
+-- answer was lost) is handed out again, as the same attempt; what somebody else has locked in this moment, or
+-- exceeds max_jobs, is left and counted as unsettled. To be sent with every sweep, and with a call that is
+-- repeated.
 -- Guarantees: a job is handed to one worker; its attempt is counted before anybody runs it; the order is
 -- priority (larger first), run_at, id.
 -- It answers json and not jsonb, as finish does: a text that is written once, and not a tree that is built
@@ -57,6 +58,8 @@ as $$
 declare
     now_at constant timestamptz := public.clock_now();
     lost jsonb := '{"retried": 0, "dead": 0}';
+    held text[];
+    unheard bigint[] := '{}';
     again bigint[] := '{}';
     due record;
     jobs json;
@@ -77,22 +80,31 @@ begin
     end if;
 
     if claim.holding is not null then
-        select coalesce(array_agg(leased.id), '{}') into again
-        from (
+        held := array(
+            select concat_ws('.', h.words ->> 0, h.words ->> 1) from jsonb_array_elements(claim.holding) as h (words)
+        );
+        unheard := array(
             select j.id
             from public.jobs as j
             where
                 j.queue = claim.queue
                 and j.status = 'running'
                 and j.worker_id = claim.worker_id
-                and not exists (
-                    select from jsonb_array_elements(claim.holding) as held (words)
-                    where (held.words ->> 0)::bigint = j.id and (held.words ->> 1)::integer = j.attempt
-                )
+                and concat_ws('.', j.id, j.attempt) <> all (held) -- by a hash, however many are held
             order by j.lease_expires_at -- keeps the walk to the small index of running rows
+        );
+    end if;
+
+    if cardinality(unheard) > 0 then
+        again := array(
+            select j.id
+            from public.jobs as j
+            where
+                j.queue = claim.queue and j.id = any (unheard)
+                and j.status = 'running' and j.worker_id = claim.worker_id
             limit claim.max_jobs
             for update skip locked
-        ) as leased;
+        );
     end if;
 
     select * into due
@@ -127,7 +139,7 @@ begin
 
     return json_build_object(
         'jobs', jobs,
-        'recovered', cardinality(again),
+        'unsettled', cardinality(unheard) - cardinality(again),
         'lost', lost,
         'next_in_seconds', case
             when due.next_run_at is not null then extract(epoch from greatest(due.next_run_at - now_at, interval '0'))

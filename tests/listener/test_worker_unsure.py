@@ -82,6 +82,25 @@ async def test_what_a_lost_claim_had_leased_is_handed_back_by_a_drain(
     assert (job["status"], job["attempt"], job["uncounted"]) == ("pending", 1, 1)
 
 
+async def test_a_drain_waits_for_what_a_lost_claim_had_leased_while_somebody_has_locked_it(
+    gateway: Gateway, owner: Connection
+) -> None:
+    gate = Gate()
+    slow = Tempo(sweep=QUICK.sweep, reconnect=timedelta(milliseconds=100))
+    async with working(gateway, runs(gate.gated), tempo=slow) as shop:
+        await shop.has_looked()
+        gateway.faults.rest.lose_answers["claim"] = 1
+        id_ = await shop.job("gated")
+        await until("the answer is missed", lambda: bool(shop.told.of(Unavailable)))
+        async with owner.transaction():
+            await owner.execute("select from jobs where id = $1 for update", id_)
+            shop.worker.drain()
+            await until("it has asked in vain", lambda: shop.worker._out_of_reach)
+        await shop.drained()
+    job = await row(owner, id_)
+    assert (job["status"], job["attempt"], job["uncounted"]) == ("pending", 1, 1)
+
+
 async def test_a_later_attempt_that_was_leased_unheard_is_run(gateway: Gateway, owner: Connection) -> None:
     """The finish that records a snooze for now leases the same job again, and its answer is lost."""
     attempts: list[int] = []

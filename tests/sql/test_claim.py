@@ -194,7 +194,7 @@ async def test_after_a_lost_answer_the_same_attempts_are_handed_out_again(server
     again = await server.claim(3, worker_id="w", holding=[(before, 1)])
 
     assert [(job["id"], job["attempt"]) for job in again["jobs"]] == [(lost, 1), (fresh, 1)]
-    assert again["recovered"] == 1
+    assert again["unsettled"] == 0
     assert (await server.row(lost))["attempt"] == 1
 
 
@@ -202,7 +202,23 @@ async def test_what_was_lost_comes_first_and_counts_as_taken(server: Calls) -> N
     lost = ids(await _filled(server, 3))
     claimed = await server.claim(2, holding=[])
     assert ids(claimed) == lost[:2]
-    assert (claimed["recovered"], claimed["next_in_seconds"]) == (2, 0)
+    assert (claimed["unsettled"], claimed["next_in_seconds"]) == (1, 0)
+
+
+async def test_what_was_lost_and_is_locked_is_counted(server: Calls, database: str) -> None:
+    """Somebody looks at the row in this moment: a worker that drains must know that it is not rid of it."""
+    lost = await server.insert()
+    assert ids(await server.claim(1)) == [lost]
+    other = await asyncpg.connect(database)
+    try:
+        async with other.transaction():
+            await other.execute("select from jobs where id = $1 for update", lost)
+            claimed = await server.claim(2, holding=[])
+            assert (ids(claimed), claimed["unsettled"]) == ([], 1)
+    finally:
+        await other.close()
+    claimed = await server.claim(2, holding=[])
+    assert (ids(claimed), claimed["unsettled"]) == ([lost], 0)
 
 
 async def test_a_later_attempt_of_a_held_job_is_handed_out_too(server: Calls, move_clock: MoveClock) -> None:
