@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from listener.errors import ConfigError
@@ -24,6 +25,12 @@ DOOR_TOKEN = Setting(
     "PULSE_DOOR_TOKEN",
     "any long random text that you choose; callers send it as a Bearer token",
     required=False,
+)
+JOURNAL = Setting(
+    "PULSE_JOURNAL",
+    "a folder on a disk that outlives the process, for outcomes that cannot be recorded while the database is away",
+    required=False,
+    secret=False,
 )
 DATABASE_URL = Setting(
     "DATABASE_URL",
@@ -45,6 +52,8 @@ class Config:
     secrets: tuple[str, ...] = field(repr=False)
     """Values that must never be printed."""
     door_token: str | None = field(default=None, repr=False)
+    journal: Path | None = None
+    """The folder in which outcomes outlive a process that dies while the database is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,15 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
         raise ConfigError(problems)
     secret_names = {setting.name for setting in [*wanted.values(), DOOR_TOKEN] if setting.secret}
     secrets = tuple(value for name in sorted(secret_names) if (value := environment.get(name)))
-    return Config(url, key, dict(environment), secrets, environment.get(DOOR_TOKEN.name) or None)
+    journal = environment.get(JOURNAL.name)
+    return Config(
+        url,
+        key,
+        dict(environment),
+        secrets,
+        environment.get(DOOR_TOKEN.name) or None,
+        Path(journal) if journal else None,
+    )
 
 
 def process_environment() -> dict[str, str]:

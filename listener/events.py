@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.jobs import Job, WokenBy
-from listener.outcomes import Outcome, Recorded
+from listener.outcomes import Ended, Outcome, Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,18 @@ class UnknownTypes:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An attempt ended and the database answered."""
+    """An attempt ended and the database answered. `outcome` is what was recorded, less than what ended at times."""
 
-    job: Job
+    ended: Ended
     outcome: Outcome
     recorded: Recorded
-    duration: timedelta
-    woken_by: WokenBy
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """At start: a process that died left so many outcomes, which are recorded now."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ Event = (
     | AttemptsLost
     | UnknownTypes
     | Finished
+    | Recovered
     | AttemptStopped
     | Hearing
     | Deaf

@@ -64,6 +64,9 @@ class Metrics:
                 )
             case e.DoorOpen(url):
                 self._log("INFO", "door open", url=url)
+            case e.Recovered(count):
+                self.counts["outcomes recovered"] += count
+                self._log("WARNING", f"recording {count} outcomes that a process left when it died")
             case e.Claimed(queue, woken_by, count, waited):
                 self.counts[f"claimed by {woken_by}"] += count
                 self._log(
@@ -126,7 +129,8 @@ class Metrics:
                 self._log("WARNING" if abandoned else "INFO", text, took_seconds=_seconds(took))
 
     def _finished(self, event: e.Finished) -> None:
-        job, outcome, recorded = event.job, event.outcome, event.recorded
+        ended, outcome, recorded = event.ended, event.outcome, event.recorded
+        queue, id_, attempt = ended.ref
         self.counts[outcome.kind] += 1
         level, became = "INFO", "completed"
         clean = self._redactor.text
@@ -149,15 +153,15 @@ class Metrics:
             level, became = "WARNING", f"{became}, but STALE: the job is {recorded.status} by another attempt"
         self._log(
             level,
-            f"{job.queue} job {job.id} {job.type}: {became}",
-            queue=job.queue,
-            job_id=job.id,
-            type=job.type,
-            attempt=job.attempt,
-            duration_seconds=_seconds(event.duration),
+            f"{queue} job {id_} {ended.type}: {became}",
+            queue=queue,
+            job_id=id_,
+            type=ended.type,
+            attempt=attempt,
+            duration_seconds=_seconds(ended.duration),
             outcome=outcome.kind,
             answer=recorded.answer.value,
-            woken_by=event.woken_by.value,
+            woken_by=ended.woken_by.value,
         )
 
     def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:

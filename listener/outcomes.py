@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
 
-from listener.jobs import AttemptRef
+from listener.jobs import AttemptRef, WokenBy
 
 Json = Mapping[str, object]
 
@@ -73,6 +73,17 @@ class Dead:
 
 
 Outcome = Completed | Snooze | Cancel | Retry | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt whose handler has returned, until its outcome is recorded."""
+
+    ref: AttemptRef
+    type: str
+    outcome: Outcome
+    duration: timedelta
+    woken_by: WokenBy
 
 
 @dataclass(frozen=True, slots=True)

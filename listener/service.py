@@ -26,9 +26,11 @@ from typing import NoReturn
 
 from listener.attempt import Stop
 from listener.config import Config, Tempo
-from listener.events import DoorOpen, Drained, Draining, Started
+from listener.events import DoorOpen, Drained, Draining, Recovered, Started
 from listener.heartbeat import keep_leases
+from listener.journal import open_journal
 from listener.metrics import Metrics
+from listener.outbox import Outbox
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import opened
@@ -107,12 +109,21 @@ class Service:
             needed = self._registry.resources if self._plan.queues else ()
             resources = await stack.enter_async_context(opened(needed, self._config.settings))
             bells = {queue: Bell() for queue in self._plan.queues}
+            journal, left = stack.enter_context(
+                open_journal(self._config.journal if bells else None, self.worker_id, self.metrics)
+            )
+            outboxes = {queue: Outbox(store, journal, self.metrics) for queue in bells}
+            for ended in left:  # any loop can record what a queue's own cannot, since nobody here serves it
+                outboxes.get(ended.ref.queue, next(iter(outboxes.values()))).add(ended)
+            if left:
+                self.metrics(Recovered(len(left)))
             self._workers = [
                 Worker(
                     queue,
                     self._registry,
                     resources,
                     store=store,
+                    outbox=outboxes[queue],
                     bell=bell,
                     places=self._plan.places,
                     tempo=self._tempo,
@@ -186,6 +197,8 @@ class Service:
         took = timedelta(seconds=time.monotonic() - began)
         self.metrics(Drained(took, handed_back - min(handed_back, abandoned), abandoned))
         if not all(loop.done() for loop in loops):
+            for worker in self._workers:
+                await worker.keep()
             self._leave(1)
 
     @property

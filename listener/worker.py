@@ -33,13 +33,13 @@ from listener.events import (
     Available,
     Claimed,
     Emit,
-    Finished,
     MissedWakeup,
     Unavailable,
     UnknownTypes,
 )
 from listener.jobs import AttemptRef, Job, WokenBy
-from listener.outcomes import Completed, Dead, ErrorText, Outcome, Recorded, Snooze
+from listener.outbox import Outbox, is_about_content
+from listener.outcomes import Ended, Outcome, Recorded, Snooze
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import Provided
@@ -55,10 +55,6 @@ _MOST_HALVINGS = 10  # of at most 1000 places
 _DRAINING_PAUSE_SECONDS = 0.5
 # A job due for longer than this, found by a sweep, was owed a wake-up that never came.
 _OWED = timedelta(seconds=1)
-# SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
-_ABOUT_CONTENT = ("22", "23")
-_TOO_LARGE = 413
-_Ended = tuple[Attempt, Outcome]
 
 
 class Worker:
@@ -71,6 +67,7 @@ class Worker:
         resources: Mapping[Provided, object],
         *,
         store: Store,
+        outbox: Outbox,
         bell: Bell,
         places: int,
         tempo: Tempo,
@@ -89,7 +86,7 @@ class Worker:
         self._tempo = tempo
         self._redactor = redactor
         self._emit = emit
-        self._ended: list[_Ended] = []
+        self._outbox = outbox
         self._floor: object = None
         self._due_at: float | None = None
         self._sweep_at = 0.0
@@ -102,9 +99,8 @@ class Worker:
         self._again = False
         """Whether the last look did not do all that it was for."""
         self._no_sweep_before = 0.0
-        self._said_too_much = 0
-        self._asked_too_much = 0
-        """How often to halve what the next call says and asks for: grows when one was not answered, falls again."""
+        self._halvings = 0
+        """How often to halve what the next call asks for: grows when one was not answered, falls again."""
         self._asks_next = False
         """Whether it is the claim's turn, while outcomes and claims go separately."""
         self._pause = 0.0
@@ -114,7 +110,7 @@ class Worker:
     @property
     def held(self) -> list[AttemptRef]:
         """Every attempt whose lease must be kept: running, or ended but not yet recorded."""
-        return [*self.running, *(attempt.job.ref for attempt, _ in self._ended)]
+        return [*self.running, *self._outbox.refs]
 
     @property
     def problem(self) -> str | None:
@@ -142,6 +138,10 @@ class Worker:
             if attempt.is_overdue:
                 attempt.stop(Stop.OVERDUE)
 
+    async def keep(self) -> None:
+        """Everything that is not recorded yet outlives this process, where there is a disk for it."""
+        await self._outbox.keep()
+
     def drain(self) -> None:
         """From now on claims nothing; `run` returns when all that runs has ended and is recorded."""
         self._draining = True
@@ -165,55 +165,43 @@ class Worker:
     async def _look(self, woken_by: WokenBy) -> Sequence[Job]:
         """One call that records what has ended and claims for the free places; answers what it brought."""
         ended, request = self._words(woken_by)
-        left_out = len(ended) < len(self._ended)
+        left_out = len(ended) < len(self._outbox)
         self._again = False
         if not ended and request is None:
             return []
         try:
             recorded, claim = await self._call(ended, request)
         except StoreRefused as error:
-            if ended and _is_about_content(error):
+            if ended and is_about_content(error):
                 await self._record_singly(ended)
-                self._again = True
             else:
-                self._learn_from(ended, request, 1)
-                self._not_answered(error)
-                if len(ended) == 1:
-                    self._ended.append(self._ended.pop(0))
+                await self._not_answered(error, ended, request)
             return []
         except StoreUnavailable as error:
             self._unsure |= request is not None
-            self._learn_from(ended, request, 1)
-            self._not_answered(error)
-            if len(ended) == 1:
-                self._ended.append(self._ended.pop(0))  # perhaps another one is easier to take
+            await self._not_answered(error, ended, request)
             return []
-        self._learn_from(ended, request, -1)
         self._answered()
-        self._settle(ended, recorded)
-        self._again = left_out or self._asked_too_much > 0
+        await self._outbox.settle(ended, recorded)
         if request is None or claim is None:
+            self._again = left_out or self._halvings > 0
             return []
+        self._halvings = max(self._halvings - 1, 0)
+        self._again = left_out or self._halvings > 0
         self._learn(request, claim)
         return claim.jobs
 
-    def _words(self, woken_by: WokenBy) -> tuple[list[_Ended], ClaimRequest | None]:
+    def _words(self, woken_by: WokenBy) -> tuple[list[Ended], ClaimRequest | None]:
         """What to say in the next call: all outcomes that have gathered, and what to ask for.
 
         After a failure they go in turns, outcomes first, so that neither can hold up the other.
         """
-        ended = self._ended[: max(1, len(self._ended) >> self._said_too_much)]
+        ended = self._outbox.portion()
         request = self._request(woken_by)
-        if not (self._said_too_much or self._asked_too_much) or not ended or request is None:
+        if not (self._outbox.is_troubled or self._halvings) or not ended or request is None:
             return ended, request
         asks, self._asks_next = self._asks_next, not self._asks_next
         return ([], request) if asks else (ended, None)
-
-    def _learn_from(self, ended: Sequence[_Ended], request: ClaimRequest | None, change: int) -> None:
-        if ended:
-            self._said_too_much = min(max(self._said_too_much + change, 0), _MOST_HALVINGS)
-        if request is not None:
-            self._asked_too_much = min(max(self._asked_too_much + change, 0), _MOST_HALVINGS)
 
     def _request(self, woken_by: WokenBy) -> ClaimRequest | None:
         """What to ask for now: nothing while full; a sweep at start, on a join, and when it is time.
@@ -232,7 +220,7 @@ class Worker:
         return ClaimRequest(
             queue=self.queue,
             types=[] if self._draining else self._types,
-            max_jobs=max(1, free >> self._asked_too_much),
+            max_jobs=max(1, free >> self._halvings),
             lease=self._tempo.lease,
             woken_by=woken_by,
             floor=self._floor,
@@ -241,42 +229,29 @@ class Worker:
         )
 
     async def _call(
-        self, ended: Sequence[_Ended], request: ClaimRequest | None
+        self, ended: Sequence[Ended], request: ClaimRequest | None
     ) -> tuple[list[Recorded], Claim | None]:
         if request is not None and not ended:
             return [], await self._store.claim(request)
-        return await self._store.finish([(attempt.job.ref, outcome) for attempt, outcome in ended], request)
+        return await self._store.finish([(one.ref, one.outcome) for one in ended], request)
 
-    async def _record_singly(self, ended: Sequence[_Ended]) -> None:
-        """After the batch was refused: each outcome alone, so that one that cannot be stored does not hold the rest."""
-        for attempt, outcome in ended:
-            try:
-                outcome, recorded = await self._record(attempt, outcome)
-            except (StoreRefused, StoreUnavailable) as error:
-                self._learn_from(ended, None, 1)
-                self._not_answered(error)
-                self._ended.append(self._ended.pop(0))
-                return
-            self._settle([(attempt, outcome)], [recorded])
-
-    async def _record(self, attempt: Attempt, outcome: Outcome) -> tuple[Outcome, Recorded]:
-        """One outcome, or what of it the database takes."""
+    async def _record_singly(self, ended: Sequence[Ended]) -> None:
+        """After the batch was refused: each outcome alone."""
         try:
-            (recorded,), _ = await self._store.finish([(attempt.job.ref, outcome)], None)
-        except StoreRefused as error:
-            lesser = _lesser(outcome, error) if _is_about_content(error) else None
-            if lesser is None:
-                raise
-            return await self._record(attempt, lesser)
-        return outcome, recorded
+            await self._outbox.record_singly(ended)
+        except (StoreRefused, StoreUnavailable) as error:
+            self._pause_after(error)
+        self._again = True
 
-    def _settle(self, ended: Sequence[_Ended], recorded: Sequence[Recorded]) -> None:
-        """The database has answered the oldest outcomes: they are ours no longer."""
-        del self._ended[: len(ended)]
-        for (attempt, outcome), answer in zip(ended, recorded, strict=True):
-            self._emit(Finished(attempt.job, outcome, answer, attempt.duration, attempt.woken_by))
+    async def _not_answered(
+        self, error: StoreRefused | StoreUnavailable, ended: Sequence[Ended], request: ClaimRequest | None
+    ) -> None:
+        if request is not None:
+            self._halvings = min(self._halvings + 1, _MOST_HALVINGS)
+        self._pause_after(error)
+        await self._outbox.unanswered(ended)
 
-    def _not_answered(self, error: StoreRefused | StoreUnavailable) -> None:
+    def _pause_after(self, error: StoreRefused | StoreUnavailable) -> None:
         if self._unavailable_since is None:
             self._unavailable_since = time.monotonic()
         first = self._tempo.reconnect.total_seconds()
@@ -326,7 +301,7 @@ class Worker:
             emit=self._emit,
         )
         if self._draining:  # the claim was under way when the drain began
-            self._ended.append((attempt, Snooze(timedelta(), "claimed by a worker that was stopping")))
+            self._has_ended(attempt, Snooze(timedelta(), "claimed by a worker that was stopping"))
             return
         self.running[job.ref] = attempt
         attempts.create_task(self._attempt(attempt), name=f"{job.queue} job {job.id}")
@@ -335,10 +310,14 @@ class Worker:
         try:
             outcome = await attempt.run()
             if outcome is not None:
-                self._ended.append((attempt, outcome))
+                self._has_ended(attempt, outcome)
         finally:
             del self.running[attempt.job.ref]
             self._bell.ring(WokenBy.FREE)
+
+    def _has_ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        job = attempt.job
+        self._outbox.add(Ended(job.ref, job.type, outcome, attempt.duration, attempt.woken_by))
 
     # -- wait ------------------------------------------------------------------------------------------------------
 
@@ -367,26 +346,6 @@ class Worker:
         rung = await self._bell.wait(timeout)
         if rung is None:
             return WokenBy.SWEEP if self._sweep_at <= time.monotonic() else WokenBy.DUE
-        if more_waits and self.running and len(self._ended) < self._places / 4:
+        if more_waits and self.running and len(self._outbox) < self._places / 4:
             await asyncio.sleep(_GATHER_SECONDS)
         return rung
-
-
-def _is_about_content(error: StoreRefused) -> bool:
-    """Whether repeating cannot help because of what was sent."""
-    return error.status == _TOO_LARGE or error.code[:2] in _ABOUT_CONTENT
-
-
-def _lesser(outcome: Outcome, error: StoreRefused) -> Outcome | None:
-    """What to record instead of an outcome that was refused; None when there is no less."""
-    refused = error.code or str(error.status)
-    match outcome:
-        case Completed(result) if result and "result_refused" not in result:
-            return Completed({"result_refused": refused})  # the work is done: only its result is lost
-        case Dead(ErrorText("OutcomeRefused")):
-            return None
-        case _:
-            text = (
-                f"The handler had ended ({outcome.kind}), and the database refused to store that ({refused})."
-            )
-            return Dead(ErrorText("OutcomeRefused", text))

@@ -65,7 +65,8 @@ class Worker:
         return [one for one in self.told if one.job_id is not None]
 
 
-StartWorker = Callable[[], AbstractAsyncContextManager[Worker]]
+StartWorker = Callable[..., AbstractAsyncContextManager[Worker]]
+"""Takes further environment variables by name."""
 
 
 @pytest.fixture
@@ -97,9 +98,12 @@ def start_worker(gateway: Gateway, project: Path) -> StartWorker:
     """Starts a worker process over the gateway; it is ready inside the block and drained after it."""
 
     @asynccontextmanager
-    async def start() -> AsyncIterator[Worker]:
+    async def start(**variables: str) -> AsyncIterator[Worker]:
         worker = Worker()
-        environment = {"SUPABASE_URL": gateway.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret}
+        environment = {
+            "SUPABASE_URL": gateway.url,
+            "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret,
+        } | variables
         words = ("--no-door", "--no-scheduler")
         async with worker_process(environment, worker.told.append, *words, project=project) as process:
             worker.pid = process.pid

@@ -14,7 +14,18 @@ from devstack.keys import LOCAL
 from listener import events as e
 from listener.jobs import AttemptRef, Job, WokenBy
 from listener.metrics import Metrics, tell_on
-from listener.outcomes import Answer, Cancel, Completed, Dead, ErrorText, Outcome, Recorded, Retry, Snooze
+from listener.outcomes import (
+    Answer,
+    Cancel,
+    Completed,
+    Dead,
+    Ended,
+    ErrorText,
+    Outcome,
+    Recorded,
+    Retry,
+    Snooze,
+)
 from listener.redaction import Redactor
 
 SECRET = LOCAL.secret
@@ -48,7 +59,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 def finished(outcome: Outcome, recorded: Recorded) -> e.Finished:
-    return e.Finished(JOB, outcome, recorded, SECONDS, WokenBy.REALTIME)
+    return e.Finished(Ended(JOB.ref, JOB.type, outcome, SECONDS, WokenBy.REALTIME), outcome, recorded)
 
 
 def recorded(
@@ -107,6 +118,7 @@ EVENTS: list[e.Event] = [
     e.Claimed("broker", WokenBy.SWEEP, 3, SECONDS),
     e.MissedWakeup("broker", 3, SECONDS),
     e.AttemptsLost("broker", 1, 2),
+    e.Recovered(3),
     e.AttemptStopped(JOB, "drain"),
     e.Hearing(SECONDS),
     e.Deaf("closed", SECONDS),

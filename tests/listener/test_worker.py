@@ -29,7 +29,7 @@ async def test_a_job_runs_and_is_completed(gateway: Gateway, owner: Connection) 
         id_ = await shop.job("look", {"size": 21})
         finished = await shop.finishes(1)
     assert finished.recorded.answer is Answer.RECORDED
-    assert finished.woken_by is WokenBy.REALTIME
+    assert finished.ended.woken_by is WokenBy.REALTIME
     assert [(job.id, job.attempt, job.data) for job in seen] == [(id_, 1, {"size": 21})]
     job = await row(owner, id_)
     assert (job["status"], job["result"], job["last_error"]) == ("completed", '{"twice": 42}', None)
@@ -91,12 +91,12 @@ async def test_rows_of_an_unknown_type_wait_and_are_told_of(gateway: Gateway, ow
         await until(
             "the sweep tells", lambda: {"stranger": 1} in [e.counts for e in shop.told.of(UnknownTypes)]
         )
-    assert shop.finished[0].job.id == known
+    assert shop.finished[0].ended.ref.id == known
     waiting = await row(owner, stranger)
     assert (waiting["status"], waiting["attempt"]) == ("pending", 0)
 
     async with working(gateway, runs(note), runs(note, name="stranger")) as shop:
-        assert (await shop.finishes(1)).job.id == stranger
+        assert (await shop.finishes(1)).ended.ref.id == stranger
 
 
 async def test_snooze_and_cancel_are_not_failures(gateway: Gateway, owner: Connection) -> None:

@@ -200,7 +200,7 @@ async def test_a_row_for_later_is_waited_for_without_a_bell(gateway: Gateway) ->
         await shop.store.enqueue([NewJob(QUEUE, "soon", run_at=run_at)])
         shop.bell.ring(WokenBy.REALTIME)
         finished = await shop.finishes(1)
-    assert finished.woken_by is WokenBy.DUE
+    assert finished.ended.woken_by is WokenBy.DUE
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,9 @@ async def test_an_outcome_that_never_gets_through_does_not_hold_up_the_others(
         await shop.runs_jobs(4)
         gate.set()
         await shop.finishes(3)
-        assert {event.job.id for event in shop.finished} == set(ids[1:])
+        assert {event.ended.ref.id for event in shop.finished} == set(ids[1:])
         fresh = await shop.job("large", {"size": 1})
-        await until("new work is done too", lambda: fresh in {event.job.id for event in shop.finished})
+        await until("new work is done too", lambda: fresh in {event.ended.ref.id for event in shop.finished})
         narrow.largest = 10_000_000
         await shop.finishes(5)
 
@@ -212,6 +212,6 @@ async def test_an_outcome_that_stays_refused_does_not_hold_up_its_queue(
         await shop.job("rejects")
         await until("it is refused", lambda: bool(shop.told.of(Unavailable)))
         ids = [await shop.job("good") for _ in range(5)]
-        await until("the others are done", lambda: {one.job.id for one in shop.finished} == set(ids))
+        await until("the others are done", lambda: {one.ended.ref.id for one in shop.finished} == set(ids))
         await owner.execute("drop trigger broken on failed_jobs")
         await shop.finishes(6)

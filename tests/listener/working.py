@@ -18,6 +18,8 @@ from listener.backoff import Backoff
 from listener.config import Tempo
 from listener.events import Event, Finished
 from listener.jobs import Enqueued, Job, NewJob, WokenBy
+from listener.journal import Journal
+from listener.outbox import Outbox
 from listener.redaction import Redactor
 from listener.registry import DEFAULT_TIMEOUT, Handler, Registry
 from listener.store import Store, connected
@@ -150,6 +152,7 @@ async def working(
     worker_id: str = "test-worker",
     queue: str = QUEUE,
     url: str | None = None,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Shop]:
     """Runs a worker, then drains it: what it still runs is stopped, and all that it held must be recorded."""
     told, bell = Told(), Bell()
@@ -159,6 +162,7 @@ async def working(
             registry_of(*handlers),
             {},
             store=store,
+            outbox=Outbox(store, journal or Journal(None, worker_id, told), told),
             bell=bell,
             places=places,
             tempo=tempo,

@@ -1,0 +1,121 @@
+"""The outcomes of one queue on their way to the database: gathered, sent in batches, kept until they are answered.
+
+How a batch can fail, and what then happens:
+  - It was not answered (an outage, a proxy that breaks off large requests): it is sent again, smaller each time, and
+    one that fails alone goes to the end, since another one may be easier to take. Meanwhile the journal keeps them all.
+  - It was refused because of its content: each outcome is sent alone, so that one which cannot be stored does not hold
+    up the rest; the one that is refused again is recorded without its result, or as a dead letter that says so.
+"""
+
+from collections.abc import Sequence
+
+from listener.errors import StoreError, StoreRefused
+from listener.events import Emit, Finished
+from listener.jobs import AttemptRef
+from listener.journal import Journal
+from listener.outcomes import Completed, Dead, Ended, ErrorText, Outcome, Recorded
+from listener.store import Store
+
+_MOST_HALVINGS = 10  # of at most 1000 places
+# SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
+_ABOUT_CONTENT = ("22", "23")
+_TOO_LARGE = 413
+
+
+class Outbox:
+    """Holds what has ended until the database has answered it. For one loop: no two calls of it are under way."""
+
+    def __init__(self, store: Store, journal: Journal, emit: Emit) -> None:
+        self._store = store
+        self._journal = journal
+        self._emit = emit
+        self._waiting: list[Ended] = []
+        self._halvings = 0
+        """How often to halve what the next call says: grows when one was not answered, falls again."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def refs(self) -> list[AttemptRef]:
+        """The attempts whose outcomes wait."""
+        return [one.ref for one in self._waiting]
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the last calls failed, so that outcomes are sent in portions."""
+        return self._halvings > 0
+
+    def add(self, ended: Ended) -> None:
+        self._waiting.append(ended)
+
+    def portion(self) -> list[Ended]:
+        """What to send in the next call, oldest first."""
+        return self._waiting[: max(1, len(self._waiting) >> self._halvings)]
+
+    async def settle(self, sent: Sequence[Ended], recorded: Sequence[Recorded]) -> None:
+        """The database has answered the portion: these outcomes are ours no longer."""
+        if sent:
+            self._halvings = max(self._halvings - 1, 0)
+            await self._let_go(sent, recorded)
+
+    async def keep(self) -> None:
+        """Returns when all that waits is in the journal."""
+        await self._journal.keep(self._waiting)
+
+    async def unanswered(self, sent: Sequence[Ended]) -> None:
+        """The portion was not answered, or refused as a whole: less next time, and all that waits is kept."""
+        if sent:
+            self._halvings = min(self._halvings + 1, _MOST_HALVINGS)
+        if len(sent) == 1:
+            self._waiting.append(self._waiting.pop(0))
+        await self.keep()
+
+    async def record_singly(self, sent: Sequence[Ended]) -> None:
+        """Sends each outcome alone. Raises StoreError for the first that does not get through."""
+        for ended in sent:
+            try:
+                outcome, recorded = await self._record(ended.ref, ended.outcome)
+            except StoreError:
+                await self.unanswered([ended])
+                raise
+            await self._let_go([ended], [recorded], outcome)
+
+    async def _record(self, ref: AttemptRef, outcome: Outcome) -> tuple[Outcome, Recorded]:
+        """One outcome, or what of it the database takes."""
+        try:
+            (recorded,), _ = await self._store.finish([(ref, outcome)], None)
+        except StoreRefused as error:
+            lesser = _lesser(outcome, error) if is_about_content(error) else None
+            if lesser is None:
+                raise
+            return await self._record(ref, lesser)
+        return outcome, recorded
+
+    async def _let_go(
+        self, sent: Sequence[Ended], recorded: Sequence[Recorded], instead: Outcome | None = None
+    ) -> None:
+        del self._waiting[: len(sent)]
+        for ended, answer in zip(sent, recorded, strict=True):
+            self._emit(Finished(ended, instead or ended.outcome, answer))
+        await self._journal.settle([ended.ref for ended in sent])
+
+
+def is_about_content(error: StoreRefused) -> bool:
+    """Whether repeating cannot help because of what was sent."""
+    return error.status == _TOO_LARGE or error.code[:2] in _ABOUT_CONTENT
+
+
+def _lesser(outcome: Outcome, error: StoreRefused) -> Outcome | None:
+    """What to record instead of an outcome that was refused; None when there is no less."""
+    refused = error.code or str(error.status)
+    match outcome:
+        case Completed(result) if result and "result_refused" not in result:
+            return Completed({"result_refused": refused})  # the work is done: only its result is lost
+        case Dead(ErrorText("OutcomeRefused")):
+            return None
+        case _:
+            text = (
+                f"The handler had ended ({outcome.kind}), and the database refused to store that ({refused})."
+            )
+            return Dead(ErrorText("OutcomeRefused", text))
