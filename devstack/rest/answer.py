@@ -71,18 +71,21 @@ def as_said(answer: Answer, row: asyncpg.Record) -> Answer:
     status, headers = row["status"], row["headers"]
     if status is None and headers is None:
         return answer
-    extra: dict[str, str] = {}
-    if headers is not None:
-        try:
-            for each in cast(list[dict[str, str]], json.loads(headers)):
-                extra |= each
-        except (ValueError, TypeError):
-            what = "a JSON array composed of objects with a single key and a string value"
-            message = f"response.headers guc must be {what}"
-            raise RestError(500, "PGRST111", message) from None
+    extra = _headers_said(headers) if headers is not None else {}
     if status is not None and not str(status).isdigit():
         raise RestError(500, "PGRST112", "response.status guc must be a valid status code")
     return Answer(int(status or answer.status), {**answer.headers, **extra}, answer.body)
+
+
+def _headers_said(text: str) -> dict[str, str]:
+    try:
+        each = [item for (item,) in (said.items() for said in json.loads(text))]
+    except (ValueError, TypeError, AttributeError):
+        each = [("", None)]
+    if any(not isinstance(value, str) for _, value in each):
+        what = "a JSON array composed of objects with a single key and a string value"
+        raise RestError(500, "PGRST111", f"response.headers guc must be {what}")
+    return dict(cast(list[tuple[str, str]], each))
 
 
 def content_range(offset: int, rows: int, total: int | None) -> str:

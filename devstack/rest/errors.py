@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ BY_CLASS: Final = {
     "08": 503, "09": 500, "0L": 403, "0P": 403, "25": 500, "28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500,
     "40": 500, "53": 503, "54": 500, "55": 500, "57": 500, "58": 500, "F0": 500, "HV": 500, "P0": 500, "XX": 500,
 }  # fmt: skip
+OPTIONAL: Final = (str, type(None))
 REPEATED_FOR_EVER: Final = frozenset({"40001", "40P01"})
 
 
@@ -75,9 +77,9 @@ def not_one_row(rows: int) -> RestError:
     return RestError(406, "PGRST116", message, f"The result contains {rows} rows")
 
 
-def from_postgres(error: asyncpg.PostgresError, *, is_anon: bool) -> RestError:
+def from_postgres(error: asyncpg.PostgresError | asyncpg.PostgresWarning, *, is_anon: bool) -> RestError:
     """What PostgREST makes of an error that PostgreSQL raised."""
-    code = error.sqlstate or "XX000"
+    code = cast(str | None, error.sqlstate) or "XX000"
     message = str(getattr(error, "message", None) or error)
     details = cast(str | None, getattr(error, "detail", None))
     hint = cast(str | None, getattr(error, "hint", None))
@@ -90,37 +92,62 @@ def from_postgres(error: asyncpg.PostgresError, *, is_anon: bool) -> RestError:
     known = RestError(_status(code), code, message, details, hint)
     if code == "42501" and is_anon:
         known.status = 401
-    if code == "22023" and message.startswith("role "):
+    if code == "22023" and message.startswith("role") and message.endswith("does not exist"):
         known.status = 401
+    if code == "21000" and message.endswith("requires a WHERE clause"):
+        known.status = 400
+    if code == "42883" and message.startswith("function xmlagg("):
+        known.status = 406
     if known.status == 401:
         known.headers["WWW-Authenticate"] = "Bearer"
     return known
 
 
 def _status(code: str) -> int:
-    if code.startswith("PT") and code[2:].isdigit():
-        return int(code[2:])
+    if code.startswith("PT"):
+        return int(code[2:]) if code[2:].isdecimal() else 500
     return BY_CODE.get(code) or BY_CLASS.get(code[:2], 400)
 
 
 def _spelled_out(message: str, details: str | None) -> RestError:
     """RAISE SQLSTATE 'PGRST': the function itself writes the answer, as JSON in MESSAGE and DETAIL."""
+    words, about = _object(message), _object(details or "")
+    if not _holds(words, {"code": str, "message": str, "details": OPTIONAL, "hint": OPTIONAL}):
+        return _not_spelled_out(
+            f"Invalid JSON value for MESSAGE: '{message}'",
+            "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and optional keys: "
+            "'details', 'hint'.",
+        )
+    if not _holds(about, {"status": int, "headers": dict}):
+        wrong = f"Invalid JSON value for DETAIL: '{details}'"
+        return _not_spelled_out(
+            wrong if details else "DETAIL is missing in the RAISE statement",
+            "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: "
+            "'status_text'.",
+        )
+    return RestError(
+        cast(int, about["status"]),
+        cast(str, words["code"]),
+        cast(str, words["message"]),
+        cast(str | None, words.get("details")),
+        cast(str | None, words.get("hint")),
+        dict(cast(dict[str, str], about["headers"])),
+    )
+
+
+def _not_spelled_out(details: str, hint: str) -> RestError:
+    return RestError(
+        500, "PGRST121", "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error", details, hint
+    )
+
+
+def _object(text: str) -> dict[str, object]:
     try:
-        words = cast(dict[str, str | None], json.loads(message))
-        about = cast(dict[str, object], json.loads(details or ""))
-        headers = cast(dict[str, str], about.get("headers") or {})
-        return RestError(
-            int(str(about["status"])),
-            str(words["code"]),
-            str(words["message"]),
-            words.get("details"),
-            words.get("hint"),
-            dict(headers),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return RestError(
-            500,
-            "PGRST121",
-            "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error",
-            "MESSAGE needs the keys code and message, DETAIL the keys status and headers",
-        )
+        value = cast(object, json.loads(text))
+    except ValueError:
+        return {}
+    return cast(dict[str, object], value) if isinstance(value, dict) else {}
+
+
+def _holds(found: Mapping[str, object], kinds: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())

@@ -12,6 +12,8 @@ from urllib.parse import quote
 from devstack.rest.errors import JSON, RestError, not_implemented
 from devstack.rest.query import RESERVED
 
+READS: Final = ("GET", "HEAD")
+JSON_MEDIA: Final = "application/json"
 OBJECT: Final = "application/vnd.pgrst.object+json"
 MAX_ROWS: Final = 1000
 CHOICES: Final = {
@@ -57,7 +59,7 @@ class Wanted:
     prefer: Preferences
     is_single: bool
     body: bytes
-    has_content_type: bool
+    media: str
     range_header: str | None
 
     def param(self, name: str) -> str | None:
@@ -96,6 +98,15 @@ class Wanted:
     def content_type(self) -> str:
         """The Content-Type of an answer with a body."""
         return f"{OBJECT}; charset=utf-8" if self.is_single else JSON
+
+    def text(self) -> str:
+        """The body as text; a refusal when it is not UTF-8."""
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError:
+            if self.media == JSON_MEDIA:
+                raise RestError(400, "PGRST102", "Empty or invalid json") from None
+            raise not_implemented("A body that is not UTF-8 is not implemented here.") from None
 
     def json(self) -> object:
         """The parsed body; PGRST102 when it is not JSON."""
@@ -148,7 +159,7 @@ def accepts_single(accept: str) -> bool:
 
 def check_profile(method: str, headers: Mapping[str, str]) -> None:
     """Only the schema `public` is served; PGRST106 for one that is not exposed."""
-    asked = headers.get("Accept-Profile" if method in ("GET", "HEAD") else "Content-Profile", "public")
+    asked = headers.get("Accept-Profile" if method in READS else "Content-Profile", "public")
     if asked == "graphql_public":
         raise not_implemented("The schema graphql_public is not implemented here.")
     if asked != "public":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import parse_qsl
 
 import asyncpg
@@ -14,28 +13,27 @@ from aiohttp import web
 from devstack.keys import Claims, Keys, TokenError
 from devstack.rest import rpc, tables
 from devstack.rest.answer import Answer
+from devstack.rest.cache import Cache, Known
 from devstack.rest.errors import RestError, bad_token, database_away, from_postgres, not_implemented
 from devstack.rest.faults import RestFaults
-from devstack.rest.request import Wanted, accepts_single, check_profile, read_preferences
-from devstack.rest.schema import Schema, read_schema
-from devstack.rest.sessions import Sessions
-
-if TYPE_CHECKING:
-    from devstack.rest.sessions import Connection
+from devstack.rest.options import (
+    EXPOSED,
+    allowed,
+    allowed_on_function,
+    allowed_on_table,
+    is_preflight,
+    preflight,
+)
+from devstack.rest.request import JSON_MEDIA, READS, Wanted, accepts_single, check_profile, read_preferences
+from devstack.rest.sessions import Session, Sessions
 
 PREFIX: Final = "/rest/v1"
-READS: Final = ("GET", "HEAD")
 METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS")
-# After these the catalog is read again and the request tried once more: local comfort, where the real
-# server would first want its `notify pgrst`.
-STALE: Final = frozenset({"PGRST202", "PGRST204", "PGRST205", "42883"})
+# What a stale schema cache may have caused: after these the request asks whether there is news.
+STALE: Final = frozenset("PGRST200 PGRST202 PGRST203 PGRST204 PGRST205 42883 42703 42P01".split())
 RETRIED: Final = frozenset({"40001", "40P01"})
 TRIES: Final = 3
-PREFLIGHT: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD",
-    "Access-Control-Max-Age": "86400",
-}
+UNSAID: Final = frozenset({"content-length", "cookie"})
 
 
 class Rest:
@@ -46,19 +44,15 @@ class Rest:
         self._keys = keys
         self._faults = faults
         self._poke = poke
-        self._schema = Schema({}, {})
-        self._listener: Connection | None = None
-        self._is_stale = True
-        self._reading = asyncio.Lock()
+        self._cache = Cache(self._sessions)
 
     async def start(self) -> None:
         """Reads the catalog and listens for its changes; raises RestError without a database."""
-        await self._fresh_schema()
+        await self._cache.known()
 
     async def stop(self) -> None:
         """Closes all connections."""
-        if self._listener is not None:
-            await self._listener.close()
+        await self._cache.close()
         await self._sessions.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -67,26 +61,22 @@ class Rest:
             answer = await self._answer(request)
         except RestError as refused:
             answer = Answer(refused.status, refused.all_headers(), refused.body())
-        headers = dict(answer.headers)
-        if "Origin" in request.headers:
-            headers.setdefault("Access-Control-Allow-Origin", "*")
+        exposed = EXPOSED if "Origin" in request.headers and request.method != "OPTIONS" else {}
+        headers = {**exposed, **answer.headers}
         return web.Response(status=answer.status, headers=headers, body=answer.body)
 
     async def _answer(self, request: web.Request) -> Answer:
-        if request.method == "OPTIONS":
-            return Answer(200, _preflight(request))
-        if request.method not in METHODS:
-            raise RestError(405, "PGRST117", f"Unsupported HTTP method: {request.method}")
-        path = request.path.removeprefix(PREFIX).strip("/")
-        is_rpc = path.startswith("rpc/")
-        name = path.removeprefix("rpc/")
+        path = request.path.removeprefix(PREFIX)
+        is_rpc, name = _resource(request.method, path)
         if self._faults.refuse_now(request.path, name):
             raise RestError(503, "DEVSTACK", "Refused on purpose: the fault 'refuse' is set.")
-        if not name or "/" in name:
-            raise not_implemented("Only tables and /rpc/<function> are served below /rest/v1 here.")
+        if is_preflight(request):
+            return Answer(200, preflight(request.headers))
         check_profile(request.method, request.headers)
         settings = self._settings(request, path)
-        wanted = await _wanted(request, name)
+        if not name and not is_rpc:
+            return _root(request.method)
+        wanted = await _wanted(request, name, is_rpc=is_rpc)
         answer = await self._perform(wanted, settings, is_rpc=is_rpc)
         if request.method not in READS:
             self._poke()
@@ -96,22 +86,25 @@ class Rest:
 
     def _settings(self, request: web.Request, path: str) -> dict[str, str]:
         """Role, claims and request facts, as the database's functions and policies see them."""
-        claims = self._claims(request.headers)
+        authorization = self._keys.authorization(request.headers)
+        claims = self._claims(authorization)
         role = str(claims.get("role", "anon"))
+        # Content-Length alone would make each call different from the one before.
+        headers = {k.lower(): v for k, v in request.headers.items() if k.lower() not in UNSAID}
+        if authorization is not None:
+            headers["authorization"] = authorization
         return {
-            "request.jwt.claims": json.dumps({"role": role} | claims, separators=(",", ":")),
+            "request.jwt.claims": _json(dict(sorted({"role": role, **claims}.items()))),
             "request.method": request.method,
-            "request.path": f"/{path}",
-            # Content-Length alone would make each call different from the one before.
-            "request.headers": json.dumps(
-                {k.lower(): v for k, v in request.headers.items() if k.lower() != "content-length"}
-            ),
+            "request.path": path,
+            "request.headers": _json(headers),
+            "request.cookies": _json(dict(request.cookies)),
             "default_transaction_read_only": "on" if request.method in READS else "off",
             "role": role,
         }
 
-    def _claims(self, headers: Mapping[str, str]) -> Claims:
-        scheme, _, token = (self._keys.authorization(headers) or "").partition(" ")
+    def _claims(self, authorization: str | None) -> Claims:
+        scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return {}
         if not token:
@@ -122,63 +115,70 @@ class Rest:
             raise bad_token(error.code, error.message, error.details) from None
 
     async def _perform(self, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool) -> Answer:
-        schema = await self._fresh_schema()
+        known = await self._cache.known()
         try:
-            return await self._attempt(schema, wanted, settings, is_rpc=is_rpc)
+            return await self._attempt(known, wanted, settings, is_rpc=is_rpc)
         except RestError as error:
-            if error.code not in STALE or error.status == 503:
+            if error.code not in STALE or not await self._cache.news(known):
                 raise
-        self._is_stale = True
-        schema = await self._fresh_schema()
-        return await self._attempt(schema, wanted, settings, is_rpc=is_rpc)
+        return await self._attempt(await self._cache.known(), wanted, settings, is_rpc=is_rpc)
 
     async def _attempt(
-        self, schema: Schema, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool
+        self, known: Known, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool
     ) -> Answer:
-        serve = rpc.call if is_rpc else tables.serve
         role = settings["role"]
+        if wanted.method == "OPTIONS" and is_rpc:
+            return allowed_on_function(known.functions, wanted)
+        call = rpc.planned(known.functions, wanted) if is_rpc else None
+        settings = known.roles.settings_of(role) | settings | (call.settings if call is not None else {})
         tries = TRIES
         while True:
             tries -= 1
             try:
-                async with self._sessions.session(schema.settings_of(role) | settings) as session:
-                    return await serve(session, schema, wanted)
+                async with self._sessions.session(settings) as session:
+                    return await _served(session, known, wanted, call)
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in RETRIED or not tries:
                     raise from_postgres(error, is_anon=role == "anon") from None
             except (OSError, asyncpg.InterfaceError) as error:
                 raise database_away() from error
 
-    async def _fresh_schema(self) -> Schema:
-        if not self._is_stale and self._listener is not None and not self._listener.is_closed():
-            return self._schema
-        async with self._reading:
-            try:
-                await self._read_schema()
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-                self._is_stale = True
-                raise database_away() from error
-        return self._schema
 
-    async def _read_schema(self) -> None:
-        if self._listener is None or self._listener.is_closed():
-            self._listener = await self._sessions.connect()
-            await self._listener.add_listener("pgrst", self._on_notify)
-            self._is_stale = True
-        if self._is_stale:
-            self._is_stale = False  # first: a change during the reading must not be missed
-            self._schema = await read_schema(self._listener)
-
-    def _on_notify(self, *_: object) -> None:
-        self._is_stale = True
+async def _served(session: Session, known: Known, wanted: Wanted, call: rpc.Call | None) -> Answer:
+    try:
+        if call is not None:
+            return await call.run(session)
+        if wanted.method == "OPTIONS":
+            return await allowed_on_table(session, known.schema.table(wanted.name))
+        return await tables.serve(session, known.schema, wanted)
+    except (
+        asyncpg.PostgresWarning
+    ) as error:  # class 01 or 02, raised as an error; it is immutable and cannot travel
+        raise from_postgres(error, is_anon=False) from None
 
 
-async def _wanted(request: web.Request, name: str) -> Wanted:
-    content_type = request.headers.get("Content-Type")
-    kind = (content_type or "application/json").split(";")[0].strip().lower()
-    if kind != "application/json" and request.method not in READS:
+def _resource(method: str, path: str) -> tuple[bool, str]:
+    """Whether a path below the prefix means a function, and the name; the root has none."""
+    parts = path.split("/")[1:]
+    is_rpc = len(parts) == 2 and parts[0] == "rpc"
+    if not is_rpc and len(parts) > 1:
+        raise RestError(404, "PGRST125", "Invalid path specified in request URL")
+    if not is_rpc and method not in (METHODS if parts[0] else (*READS, "OPTIONS")):
+        raise RestError(405, "PGRST117", f"Unsupported HTTP method: {method}")
+    return is_rpc, parts[-1]
+
+
+def _root(method: str) -> Answer:
+    if method == "OPTIONS":
+        return allowed("OPTIONS,GET,HEAD")
+    raise not_implemented("The description of the whole API (OpenAPI) at /rest/v1/ is not implemented here.")
+
+
+async def _wanted(request: web.Request, name: str, *, is_rpc: bool) -> Wanted:
+    media = request.headers.get("Content-Type", JSON_MEDIA).partition(";")[0].strip().lower()
+    if media != JSON_MEDIA and request.method not in READS and not is_rpc:
         raise not_implemented(
-            f"Request bodies of type {kind} are not implemented here; send application/json."
+            f"Request bodies of type {media} are not implemented here; send application/json."
         )
     return Wanted(
         method=request.method,
@@ -187,11 +187,10 @@ async def _wanted(request: web.Request, name: str) -> Wanted:
         prefer=read_preferences(request.headers.getall("Prefer", [])),
         is_single=accepts_single(request.headers.get("Accept", "*/*")),
         body=await request.read(),
-        has_content_type=content_type is not None,
+        media=media,
         range_header=request.headers.get("Range") if request.method in READS else None,
     )
 
 
-def _preflight(request: web.Request) -> dict[str, str]:
-    asked = request.headers.get("Access-Control-Request-Headers")
-    return PREFLIGHT | ({"Access-Control-Allow-Headers": asked} if asked else {})
+def _json(value: dict[str, object] | dict[str, str]) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -30,7 +30,7 @@ SETTLE: Final = """
     select pg_catalog.set_config(name, value, false)
     from unnest($1::text[], $2::text[]) as settings (name, value)
 """
-SESSION: Final = {"application_name": "devstack rest", "search_path": "public, extensions"}
+SESSION: Final = {"application_name": "devstack rest", "search_path": '"public", "public", "extensions"'}
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import pytest
 from devstack.postgres import SUPERUSER, Postgres, bootstrap
 
 TEMPLATE = "recorded_template"
+RECORDED_SQL = Path(__file__).with_name("rest_recorded.sql")
 _numbers = itertools.count(1)
 
 
@@ -49,7 +50,7 @@ async def _copy(cluster: Postgres, template: str) -> AsyncIterator[str]:
 async def _prepare(cluster: Postgres) -> None:
     await _execute(cluster.dsn("postgres", SUPERUSER), f"create database {TEMPLATE}")
     await bootstrap(cluster.dsn(TEMPLATE, SUPERUSER))
-    await _execute(cluster.dsn(TEMPLATE), Path(__file__).with_name("rest_recorded.sql").read_text())
+    await _execute(cluster.dsn(TEMPLATE), RECORDED_SQL.read_text())
 
 
 async def _execute(dsn: str, statement: str) -> None:

@@ -25,12 +25,23 @@ insert into many_rows select n, 'v' || n from generate_series(2, 2500) as n;
 insert into many_rows values (1, 'v1');
 analyze many_rows;
 
+create type mood as enum ('sad', 'ok', 'happy');
+create domain posint as int check (value > 0);
+create type addr as (street text, zip int);
 create table all_types (
-  id int primary key, c_bool bool, c_int2 int2, c_int8 int8, c_numeric numeric, c_float8 float8, c_money money,
-  c_char char(5), c_bytea bytea, c_jsonb jsonb, c_tstz timestamptz, c_textarr text[], c_interval interval,
-  c_gen int generated always as (2) stored
+  id int primary key,
+  c_bool bool, c_int2 int2, c_int4 int4, c_int8 int8, c_numeric numeric, c_numeric_scale numeric(10, 2),
+  c_float4 float4, c_float8 float8, c_money money, c_text text, c_varchar varchar(20), c_char char(5), c_bytea bytea,
+  c_uuid uuid, c_json json, c_jsonb jsonb, c_date date, c_time time, c_timetz timetz, c_ts timestamp,
+  c_tstz timestamptz, c_interval interval, c_textarr text[], c_intarr int[], c_jsonbarr jsonb[],
+  c_tsarr timestamptz[], c_numarr numeric[], c_boolarr bool[], c_uuidarr uuid[], c_enum mood, c_enumarr mood[],
+  c_domain posint, c_comp addr, c_inet inet, c_cidr cidr, c_macaddr macaddr, c_bit bit(3), c_varbit varbit(8),
+  c_point point, c_int4range int4range, c_tstzrange tstzrange, c_tsvector tsvector, c_xml xml, c_null text,
+  c_gen int generated always as (1 + 1) stored
 );
-insert into all_types
+insert into all_types (
+  id, c_bool, c_int2, c_int8, c_numeric, c_float8, c_money, c_char, c_bytea, c_jsonb, c_tstz, c_textarr, c_interval
+)
 values (
   5, true, null, 9223372036854775807, 1234567890.1234567, 0.1, '$1,234.50', 'ab', '\xdeadbeef', '{"a": 1.1}',
   '2026-02-28T11:14:15.123456Z', '{"a","b,c"}', null
@@ -57,6 +68,8 @@ create function ret_json() returns json language sql as $$ select '{"a": 1, "b":
 create function many(n int) returns setof int language sql as 'select generate_series(1, n)';
 create function overloaded(a int) returns text language sql as $$ select 'int' $$;
 create function overloaded(a text) returns text language sql as $$ select 'text' $$;
+-- Twenty times quicker than it says, like the roles' time-outs where the recordings are played.
+create function slow(s float8) returns text language sql as $$ select pg_sleep(s / 20); select 'done' $$;
 create function single_json(json) returns json language sql as 'select $1';
 
 create function raise_custom() returns void language plpgsql as $$

@@ -63,7 +63,7 @@ async def rows(recorded_database: str) -> AsyncIterator["asyncpg.Connection[asyn
         ("PATCH", "/rest/v1/payment_jobs?limit=1", {}),
         ("DELETE", "/rest/v1/payment_jobs?order=id&limit=1", {}),
         ("POST", "/rest/v1/payment_jobs", {"Content-Type": "text/csv"}),
-        ("POST", "/rest/v1/rpc/add?a=eq.1", {}),
+        ("POST", "/rest/v1/rpc/single_json", {"Content-Type": "text/csv"}),
         ("GET", "/auth/v1/user", {}),
         ("POST", "/storage/v1/object/x", {}),
         ("POST", "/graphql/v1", {}),
