@@ -39,6 +39,7 @@ begin
       ('anon', 'authenticator', ''), ('authenticated', 'authenticator', ''), ('service_role', 'authenticator', ''),
       ('anon', 'postgres', 'with admin option'), ('authenticated', 'postgres', 'with admin option'),
       ('service_role', 'postgres', 'with admin option'), ('authenticator', 'postgres', 'with admin option'),
+      ('supabase_realtime_admin', 'postgres', ''), -- who writes a migration may write policies on realtime.messages
       ('pg_monitor', 'postgres', 'with admin option'), ('pg_signal_backend', 'postgres', 'with admin option'),
       ('pg_read_all_data', 'postgres', 'with admin option')
     ) as members (role, to_role, how)
@@ -145,25 +146,57 @@ return auth.jwt() ->> 'email';
 -- realtime: messages that the database itself broadcasts ------------------------------------------------------
 
 create table if not exists realtime.messages (
-  id uuid not null default gen_random_uuid(),
   topic text not null,
   extension text not null,
-  event text,
   payload jsonb,
+  event text,
   private boolean default false,
-  inserted_at timestamp not null default now(),
   updated_at timestamp not null default now(),
-  primary key (id, inserted_at)
-);
+  inserted_at timestamp not null default now(),
+  id uuid not null default gen_random_uuid(),
+  binary_payload bytea,
+  primary key (id, inserted_at),
+  constraint messages_payload_exclusive check (payload is null or binary_payload is null)
+) partition by range (inserted_at);
+create index if not exists messages_inserted_at_topic_index on realtime.messages (inserted_at desc, topic)
+where extension = 'broadcast' and private is true;
+alter table realtime.messages owner to supabase_realtime_admin;
 alter table realtime.messages enable row level security;
 grant select, insert, update on realtime.messages to postgres, anon, authenticated, service_role;
-grant all on realtime.messages to supabase_realtime_admin;
+
+-- A message for which there is no partition is lost. Realtime makes them when it connects and then every day.
+create or replace function _realtime.make_partitions() returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  today date := pg_catalog.timezone('UTC', pg_catalog.now())::date;
+  name text;
+begin
+  for day in -1..3 loop
+    name := 'messages_' || pg_catalog.to_char(today + day, 'YYYY_MM_DD');
+    continue when pg_catalog.to_regclass('realtime.' || name) is not null
+      or not exists (
+        select from pg_catalog.pg_class
+        where oid = pg_catalog.to_regclass('realtime.messages') and relkind = 'p'
+      );
+    execute pg_catalog.format(
+      'create table realtime.%I partition of realtime.messages for values from (%L) to (%L)',
+      name, today + day, today + day + 1
+    );
+    execute pg_catalog.format('alter table realtime.%I owner to supabase_realtime_admin', name);
+  end loop;
+end
+$$;
+revoke execute on function _realtime.make_partitions() from public;
+select _realtime.make_partitions();
 
 create or replace function realtime.topic() returns text
 language sql stable
 return nullif(pg_catalog.current_setting('realtime.topic', true), '');
 
--- As on the real thing, a message that cannot be stored never spoils the caller's transaction.
+-- As on the real thing, a message that cannot be stored never spoils the caller's transaction, and the topic of the
+-- last message stays set for the rest of it, so that policies can speak of it.
 create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
 returns void
 language plpgsql
@@ -172,6 +205,7 @@ as $$
 declare
   message_id uuid := pg_catalog.gen_random_uuid();
 begin
+  perform pg_catalog.set_config('realtime.topic', send.topic, true);
   insert into realtime.messages (id, topic, extension, event, payload, private)
   values (
     message_id, send.topic, 'broadcast', send.event,
@@ -187,6 +221,22 @@ exception
 end
 $$;
 
+create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pg_catalog.set_config('realtime.topic', send_binary.topic, true);
+  insert into realtime.messages (topic, extension, event, binary_payload, private)
+  values (send_binary.topic, 'broadcast', send_binary.event, send_binary.payload, send_binary.private);
+exception
+  when others then
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+end
+$$;
+
+-- For triggers. A mistake in the call does spoil the caller's transaction, as on the real thing.
 create or replace function realtime.broadcast_changes(
   topic_name text, event_name text, operation text, table_name text, table_schema text,
   new record, old record, level text default 'ROW'
@@ -196,7 +246,10 @@ set search_path = ''
 as $$
 begin
   if level = 'STATEMENT' then
-    raise exception 'broadcast_changes is for row level triggers, not for statement level ones';
+    raise exception 'function can only be triggered for each row, not for each statement';
+  end if;
+  if operation not in ('INSERT', 'UPDATE', 'DELETE') or operation is null then
+    raise exception 'Unexpected operation type: %', operation;
   end if;
   perform realtime.send(
     pg_catalog.jsonb_build_object(
@@ -205,6 +258,9 @@ begin
     ),
     event_name, topic_name
   );
+exception
+  when others then
+    raise exception 'Failed to process the row: %', sqlerrm;
 end
 $$;
 

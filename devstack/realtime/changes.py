@@ -19,7 +19,7 @@ from typing import Final
 import asyncpg
 
 from devstack.realtime import records
-from devstack.realtime.bindings import Binding, Filter, check, published
+from devstack.realtime.bindings import PUBLICATION, Binding, Filter, check, published
 from devstack.realtime.faults import RealtimeFaults
 from devstack.realtime.pgoutput import Change, Kind, Relation, Row
 from devstack.realtime.records import Record, Seen
@@ -64,7 +64,7 @@ class Changes:
         self._dsn = dsn
         self._timing = timing
         self._published: frozenset[int] | None = None
-        self._slot = Slot(dsn, wants=self._wants, changed=self._forget)
+        self._slot = Slot(dsn, PUBLICATION, wants=self._wants, changed=self._forget)
         self._seen: dict[tuple[Relation, str], Seen] = {}
         self._faults = faults
         self._at_once = at_once

@@ -1,4 +1,4 @@
-"""A joined topic of one socket: its token, its subscription, and what each push on it is answered.
+"""A joined topic of one socket: its token, its subscription, its room, and what each push on it is answered.
 
 Timers and subscriptions belong to a channel and end with it.
 """
@@ -7,34 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from devstack.keys import Keys
 from devstack.realtime import tokens
+from devstack.realtime.access import Access
+from devstack.realtime.admission import Admission
 from devstack.realtime.bindings import Binding, BindingRefused, parse
-from devstack.realtime.changes import Changes, Subscription
+from devstack.realtime.broadcasts import Event, compact
+from devstack.realtime.changes import Subscription
 from devstack.realtime.frames import Frame, Push
 from devstack.realtime.joining import PREFIX, Config
 from devstack.realtime.line import Line
-from devstack.realtime.timing import Timing
-from devstack.realtime.tokens import Token, TokenRefused
+from devstack.realtime.refusals import Refused
+from devstack.realtime.rooms import Member
+from devstack.realtime.services import Services
+from devstack.realtime.talk import Broken, Talk
+from devstack.realtime.tokens import Token
 
-LOG: Final = logging.getLogger("devstack.realtime.server")
 SUBSCRIBED: Final = "Subscribed to PostgreSQL"
-MISSING: Final = "not implemented by this development stack"
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the server shares among all channels of all sockets."""
-
-    keys: Keys
-    changes: Changes
-    timing: Timing
+CONNECTED: Final = "Replication connection established"
+CONNECTED_SECONDS: Final = 60.0  # after which a channel that waits for that is given up
 
 
 @dataclass(eq=False, slots=True)
@@ -49,31 +44,47 @@ class Channel:
     services: Services
     group: asyncio.TaskGroup
     gone: Callable[[Channel], None]
+    _talk: Talk
     _subscription: Subscription | None = None
     _subscribing: asyncio.Task[None] | None = None
+    _connecting: asyncio.Task[None] | None = None
     _expiry: asyncio.TimerHandle | None = None
 
     @property
     def name(self) -> str:
         return self.topic.removeprefix(PREFIX)
 
-    def start(self) -> None:
+    def start(self, replayed: list[Event]) -> None:
         """Begins what was asked for; the join has just been answered."""
         self._watch_expiry()
+        for message in replayed:
+            self._replay(message)
         timing = self.services.timing
         self._subscribe(
             timing.subscribe_seconds if self.services.changes.warm else timing.first_subscribe_seconds
         )
+        if self.config.replication_ready:
+            self._connecting = self.group.create_task(self._connected())
+        if self.config.presence and self._talk.member.hears_presence:
+            state = compact(self._talk.room.presences.state())
+            self.line.say(Frame(self.join_ref, None, self.topic, "presence_state", state))
 
-    def hear(self, push: Push) -> None:
+    async def hear(self, push: Push) -> None:
         """Handles a push of the client on this topic."""
-        match push.event:
-            case "access_token":
-                self._renew(push)
-            case "broadcast" | "presence":
-                self._not_implemented(push)
-            case _:
-                pass
+        try:
+            match push.event:
+                case "access_token":
+                    await self._renew(push)
+                case "broadcast":
+                    await self._talk.broadcast(push)
+                case "presence":
+                    if (over := await self._talk.presence(push)) is not None:
+                        self._end(over)
+                case _:
+                    pass
+        except Broken:
+            self.close()
+            self.line.say(Frame(self.join_ref, self.join_ref, self.topic, "phx_error", "{}"))
 
     def system(self, status: str, message: str, extension: str = "postgres_changes") -> None:
         """Sends a `system` frame."""
@@ -91,6 +102,9 @@ class Channel:
     def close(self) -> None:
         """Ends all that belongs to the channel, without a word."""
         self.gone(self)
+        self.services.rooms.leave(self._talk.room, private=self.config.private, member=self._talk.member)
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
         if self._subscribing is not None:
@@ -100,17 +114,33 @@ class Channel:
 
     # -- tokens --
 
-    def _renew(self, push: Push) -> None:
+    async def _renew(self, push: Push) -> None:
         text = push.payload.get("access_token")
         if not isinstance(text, str) or text.startswith("sb_") or text == self.token.text:
             return
         try:
-            self.token = tokens.read(text, self.services.keys)
-        except TokenRefused as error:
+            token = tokens.read(text, self.services.keys)
+            await self._renew_access(token)
+        except Refused as error:
             self._end(error.late)
             return
+        self.token = token
         self._watch_expiry()
         self._subscribe(self.services.timing.resubscribe_seconds)
+
+    async def _renew_access(self, token: Token) -> None:
+        """Asks the policies again; raises Refused, also when something may no longer be read that could be."""
+        before = self._talk.member.access
+        if before is None:
+            return
+        now = Access(before.database, before.topic, token, before.headers)
+        await now.look(presence=self.config.presence)
+        if (before.reads_broadcasts and not now.reads_broadcasts) or (
+            before.reads_presence and now.reads_presence is False
+        ):
+            message = f"You no longer have permission to read from this Channel topic: {self.name}"
+            raise Refused("Unauthorized", message)
+        self._talk.member.access = now
 
     def _watch_expiry(self) -> None:
         if self._expiry is not None:
@@ -154,12 +184,37 @@ class Channel:
             return
         self.system("ok", SUBSCRIBED)
 
-    # -- the rest --
+    # -- messages of the database --
 
-    def _not_implemented(self, push: Push) -> None:
-        sentence = f"{push.event} is {MISSING}"
-        LOG.error("push on %s refused: %s", push.topic, sentence)
-        if self.config.acknowledge:
-            self.line.refuse(push, sentence)
-        else:  # nobody waits for a reply, so one would go unseen
-            self.system("error", sentence, push.event)
+    def _replay(self, message: Event) -> None:
+        if message.is_json:
+            self.line.say(Frame(self.join_ref, None, self.topic, "broadcast", message.body()))
+        else:
+            self.line.put(message.encode(self.topic, self.line.version))
+
+    async def _connected(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECTED_SECONDS):
+                await self.services.messages.connected.wait()
+        except TimeoutError:
+            self._end("Replication connection was not established in time")
+        else:
+            self.system("ok", CONNECTED, "system")
+
+
+def open_channel(
+    push: Push,
+    config: Config,
+    admission: Admission,
+    line: Line,
+    services: Services,
+    group: asyncio.TaskGroup,
+    gone: Callable[[Channel], None],
+) -> Channel:
+    """The channel of an admitted join, in its room already but not started."""
+    member = Member(
+        line, admission.access, frozenset(each.id for each in admission.replayed if each.id is not None)
+    )
+    room = services.rooms.enter(push.topic, private=config.private, member=member)
+    talk = Talk(line, config, room, member)
+    return Channel(push.topic, push.join_ref, admission.token, config, line, services, group, gone, talk)

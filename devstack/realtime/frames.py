@@ -1,30 +1,47 @@
 """Reads and writes the frames of a Realtime socket, in both versions of its protocol.
 
 Version 1 is a JSON object without `join_ref` on the way out, version 2 a JSON array. Clients of version 2
-push broadcasts as binary frames; only their head is read here, enough to answer them by topic.
+push broadcasts as binary frames.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal, NoReturn, cast
 
 Version = Literal["1.0.0", "2.0.0"]
 VERSIONS: Final[tuple[Version, ...]] = ("1.0.0", "2.0.0")
 BROADCAST_PUSH: Final = 3  # first byte of a binary frame
 BROADCAST_HEAD: Final = 7  # kind, five lengths, encoding
+AS_JSON: Final = 1  # the encoding of a payload that is JSON text
+DEEPEST: Final = 500  # levels of arrays and objects in a frame
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a binary frame carries: an event of the user's and its payload, not looked at."""
+
+    event: str
+    payload: bytes
+    is_json: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One frame from a client. `payload` is {} when the client sent something that is not an object."""
+    """One frame from a client. `payload` is {} when the client sent something that is not an object.
+
+    `sent` is there instead when the frame was binary.
+    """
 
     join_ref: str | None
     ref: str | None
     topic: str
     event: str
     payload: dict[str, object]
+    is_object: bool = True
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +65,35 @@ class Frame:
 def decode(text: str, version: Version) -> Push | None:
     """What the client sent, or None for a frame that the server passes over without a word."""
     try:
-        sent: object = json.loads(text)
-    except ValueError:
+        sent: object = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(sent, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
         return None
+    if text.count("[") + text.count("{") > DEEPEST and _depth(sent) > DEEPEST:
+        return None  # else it would have to be written again somewhere deeper in the stack
     if version == "1.0.0":
         return _decode_object(sent)
     return _decode_array(sent)
 
 
 def decode_binary(data: bytes) -> Push | None:
-    """The head of a binary broadcast push, or None for any other binary frame."""
+    """A binary broadcast push, or None for any other binary frame."""
     if len(data) < BROADCAST_HEAD or data[0] != BROADCAST_PUSH:
         return None
-    parts: list[str] = []
+    parts: list[bytes] = []
     at = BROADCAST_HEAD
-    for length in data[1:4]:  # join_ref, ref, topic; the rest of the frame is not looked at
-        parts.append(data[at : at + length].decode("utf-8", "replace"))
+    for length in data[1:6]:  # join_ref, ref, topic, event, metadata
+        parts.append(data[at : at + length])
         at += length
-    join_ref, ref, topic = parts
-    return Push(join_ref or None, ref or None, topic, "broadcast", {})
+    if at > len(data):
+        return None
+    try:
+        join_ref, ref, topic, event, _ = (part.decode() for part in parts)
+    except UnicodeDecodeError:
+        return None
+    sent = Sent(event, data[at:], is_json=data[6] == AS_JSON)
+    return Push(join_ref or None, ref or None, topic, "broadcast", {}, sent=sent)
 
 
 def _decode_object(sent: object) -> Push | None:
@@ -92,7 +119,29 @@ def _push(join_ref: object, ref: object, topic: object, event: object, payload: 
     if not isinstance(topic, str) or not isinstance(event, str):
         return None
     body = cast("dict[str, object]", payload) if isinstance(payload, dict) else {}
-    return Push(_ref(join_ref), _ref(ref), topic, event, body)
+    return Push(_ref(join_ref), _ref(ref), topic, event, body, is_object=isinstance(payload, dict))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _depth(value: object) -> int:
+    """How deep arrays and objects lie in each other."""
+    deepest, left = 0, [(value, 1)]
+    while left:
+        each, level = left.pop()
+        deepest = max(deepest, level)
+        if isinstance(each, dict):
+            left += [(inner, level + 1) for inner in cast("dict[str, object]", each).values()]
+        elif isinstance(each, list):
+            left += [(inner, level + 1) for inner in cast("list[object]", each)]
+    return deepest
 
 
 def _ref(ref: object) -> str | None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
+from uuid import uuid1
 
 from devstack.realtime.frames import Push
 
 PREFIX: Final = "realtime:"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a join asks to hear again: the newest `limit` messages from `since` (ms since 1970) on, as it said it."""
+
+    since: object
+    limit: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,21 +26,35 @@ class Config:
 
     changes: tuple[dict[str, object], ...]
     acknowledge: bool
+    """Broadcasts of this channel are answered."""
+    to_self: bool
+    """Broadcasts of this channel come back to it."""
     private: bool
     presence: bool
-    database_broadcasts: bool
+    presence_key: str
+    """As given, or made up."""
+    replication_ready: bool
+    replays: bool
+    """Replay was mentioned, which is enough to refuse a public channel; `replay` is None when it was no object."""
+    replay: Replay | None
 
 
 def read(push: Push) -> Config:
     """The configuration in a join's payload; what is malformed counts as not said."""
     config = mapping(push.payload.get("config"))
-    broadcast = mapping(config.get("broadcast"))
+    broadcast, presence = mapping(config.get("broadcast")), mapping(config.get("presence"))
+    replay = broadcast.get("replay")
+    asked = mapping(replay)
     return Config(
         changes=_changes(config) if "config" in push.payload else _legacy(push.topic),
         acknowledge=_flag(broadcast.get("ack")),
+        to_self=_flag(broadcast.get("self")),
         private=_flag(config.get("private")),
-        presence=_flag(mapping(config.get("presence")).get("enabled")),
-        database_broadcasts=_flag(broadcast.get("replication_ready")) or broadcast.get("replay") is not None,
+        presence=_flag(presence.get("enabled")),
+        presence_key=_key(presence.get("key")),
+        replication_ready=_flag(broadcast.get("replication_ready")),
+        replays="replay" in broadcast,
+        replay=Replay(asked.get("since"), asked.get("limit")) if isinstance(replay, dict) else None,
     )
 
 
@@ -53,4 +76,11 @@ def _legacy(topic: str) -> tuple[dict[str, object], ...]:
 
 
 def _flag(value: object) -> bool:
-    return value is True or value == "true"
+    return value is True or (isinstance(value, str) and value.lower() == "true")
+
+
+def _key(value: object) -> str:
+    """The key under which a channel is present; numbers are written out, other things are no key."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+        return str(value)
+    return str(uuid1())

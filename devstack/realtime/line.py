@@ -19,26 +19,34 @@ class Line:
     socket: web.WebSocketResponse
     version: Version
     half_open: bool = False
-    _outbox: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue[Frame])
+    _outbox: asyncio.Queue[str | bytes] = field(default_factory=asyncio.Queue[str | bytes])
     _transport: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Writes until cancelled or until the client is gone."""
         while True:
-            frame = await self._outbox.get()
+            message = await self._outbox.get()
             async with self._transport:
                 if self.half_open:
                     continue
                 try:
-                    await self.socket.send_str(frame.encode(self.version))
+                    if isinstance(message, str):
+                        await self.socket.send_str(message)
+                    else:
+                        await self.socket.send_bytes(message)
                 except ConnectionError:
                     return  # the reader hears of it too, and ends the socket
 
     def say(self, frame: Frame) -> None:
         """Queues a frame."""
-        self._outbox.put_nowait(frame)
+        self.put(frame.encode(self.version))
 
-    def reply(self, push: Push, status: str, response: Mapping[str, object]) -> None:
+    def put(self, message: str | bytes | None) -> None:
+        """Queues a frame that is encoded already; None is one that cannot be said in this version."""
+        if message is not None:
+            self._outbox.put_nowait(message)
+
+    def reply(self, push: Push, status: str, response: Mapping[str, object] | str) -> None:
         """Answers a push."""
         body = json.dumps({"response": response, "status": status})
         self.say(Frame(push.join_ref, push.ref, push.topic, "phx_reply", body))

@@ -1,13 +1,13 @@
 """The Realtime server: takes sockets at its handshake, owns them and the poller, and offers its faults.
 
-Only what a job system needs is here: postgres_changes over protocol versions 1 and 2. Private channels,
-broadcast and presence are refused with a sentence.
+Protocol versions 1 and 2, with postgres_changes, broadcast, presence and private channels.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from typing import Final
 
@@ -16,10 +16,14 @@ from aiohttp import hdrs, web
 from devstack.keys import LOCAL, Keys
 from devstack.realtime import tokens
 from devstack.realtime.changes import Changes
-from devstack.realtime.channel import SUBSCRIBED, Services
+from devstack.realtime.channel import SUBSCRIBED
+from devstack.realtime.database import Database
 from devstack.realtime.faults import RealtimeFaults
 from devstack.realtime.frames import VERSIONS, Version
 from devstack.realtime.line import Line
+from devstack.realtime.messages import Messages
+from devstack.realtime.rooms import Rooms
+from devstack.realtime.services import Services
 from devstack.realtime.sockets import Socket
 from devstack.realtime.timing import Timing
 from devstack.realtime.tokens import Token, TokenRefused
@@ -53,7 +57,12 @@ class Realtime:
         self._faults = faults
         self._keys = keys
         self._changes = Changes(dsn, faults=faults, timing=self.timing, at_once=deliver_at_once)
-        self._services = Services(keys, self._changes, self.timing)
+        self._rooms = Rooms()
+        self._messages = Messages(dsn, self._rooms)
+        self._database = Database(dsn)
+        self._services = Services(
+            keys, self.timing, self._changes, self._rooms, self._messages, self._database
+        )
         self._sockets: dict[Socket, asyncio.Transport | None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -70,10 +79,13 @@ class Realtime:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._changes.close()
+        await self._messages.close()
+        await self._database.close()
 
     def poke(self) -> None:
         """A write was committed: look at once instead of a few milliseconds later."""
         self._changes.poke()
+        self._messages.poke()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The WebSocket endpoint; returns when the socket is closed, or the answer that refuses it."""
@@ -158,6 +170,7 @@ class Realtime:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._changes.run())
+            group.create_task(self._messages.run())
             group.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -176,7 +189,8 @@ class Realtime:
         )
         response.headers.update(ACCEPTED)
         await response.prepare(request)
-        socket = Socket(Line(response, version), token, self._services)
+        headers = json.dumps({name.lower(): value for name, value in request.headers.items()})
+        socket = Socket(Line(response, version), token, headers, self._services)
         self._sockets[socket] = request.transport
         try:
             await socket.run()

@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import asyncpg
 
-from devstack.realtime.bindings import PUBLICATION
 from devstack.realtime.pgoutput import Change, Decoder, Kind, Relation
 
 if TYPE_CHECKING:
@@ -39,14 +38,20 @@ class SlotRefused(Exception):
 class Slot:
     """Not safe for concurrent use: the owner holds a lock around every call.
 
-    Only changes that someone `wants` are read. `changed` is called when tables or rights may have changed: at every
-    opening, and when the database says so (as it does to the REST side).
+    Only changes of `publication` that someone `wants` are read. `changed` is called when tables or rights may have
+    changed: at every opening, and when the database says so (as it does to the REST side).
     """
 
     def __init__(
-        self, dsn: str, *, wants: Callable[[Kind, Relation], bool], changed: Callable[[], None]
+        self,
+        dsn: str,
+        publication: str,
+        *,
+        wants: Callable[[Kind, Relation], bool],
+        changed: Callable[[], None],
     ) -> None:
         self._dsn = dsn
+        self._publication = publication
         self._name = ""
         self._wants = wants
         self._changed = changed
@@ -78,7 +83,7 @@ class Slot:
                 raise SlotRefused(f"no replication slot can be made: {error}") from error
             await connection.add_listener("pgrst", self._on_notify)
         except BaseException:
-            connection.terminate()
+            await self._give_back(connection)
             raise
         self._connection, self._decoder, self._read_to = connection, Decoder(self._wants), -1
         self._changed()
@@ -93,7 +98,7 @@ class Slot:
         flushed = int(await connection.fetchval(FLUSHED))
         if flushed == self._read_to:
             return []
-        messages = await connection.fetch(READ, self._name, PUBLICATION)
+        messages = await connection.fetch(READ, self._name, self._publication)
         self._read_to = flushed  # what was flushed in the meantime is looked at again: no harm
         if flushed - self._marked_at > MARK_BYTES and connection.get_server_version().major >= MARKS_SINCE:
             await connection.execute(MARK)
@@ -107,15 +112,17 @@ class Slot:
         return self._connection is not None and not self._connection.is_closed()
 
     async def close(self) -> None:
-        """Drops the slot and the connection. The slot goes first and by name: a database cannot be dropped
-        while a slot in it is in use, and a closed connection lingers for a moment."""
+        """Drops the slot and the connection."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
+        if connection is not None:
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: Connection) -> None:
+        """The slot goes first and by name: a database cannot be dropped while a slot in it is in use, and a closed
+        connection lingers for a moment. A cancelled making of one may have made it all the same."""
+        drop = "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots"
         with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            await connection.execute(
-                f"select pg_catalog.pg_drop_replication_slot('{self._name}')", timeout=CLOSE_SECONDS
-            )
+            await connection.execute(f"{drop} where slot_name = '{self._name}'", timeout=CLOSE_SECONDS)
             await connection.close(timeout=CLOSE_SECONDS)
         connection.terminate()
 

@@ -7,29 +7,33 @@ as in production.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import cast
 
 from aiohttp import WSMessage, WSMsgType
 
-from devstack.realtime import joining, tokens
+from devstack.realtime import joining
+from devstack.realtime.admission import admit
 from devstack.realtime.bindings import identity
-from devstack.realtime.channel import MISSING, Channel, Services
+from devstack.realtime.channel import Channel, open_channel
 from devstack.realtime.frames import Push, decode, decode_binary
-from devstack.realtime.joining import PREFIX, Config
+from devstack.realtime.joining import PREFIX
 from devstack.realtime.line import Line
-from devstack.realtime.tokens import Token, TokenRefused
-
-LOG: Final = logging.getLogger("devstack.realtime.server")
+from devstack.realtime.refusals import Refused
+from devstack.realtime.services import Services
+from devstack.realtime.tokens import Token
 
 
 @dataclass(eq=False, slots=True)
 class Socket:
-    """Serves the client at the other end of `line` until either side closes it."""
+    """Serves the client at the other end of `line` until either side closes it.
+
+    `token` and `headers` (JSON text) are those of its handshake.
+    """
 
     line: Line
     token: Token
+    headers: str
     services: Services
     channels: dict[str, Channel] = field(default_factory=dict[str, Channel])
 
@@ -76,7 +80,7 @@ class Socket:
             case _ if channel is None:
                 self.line.refuse(push, "unmatched topic")
             case _:
-                channel.hear(push)
+                await channel.hear(push)
 
     async def _join(self, push: Push, group: asyncio.TaskGroup) -> None:
         if not push.topic.startswith(PREFIX):
@@ -84,37 +88,24 @@ class Socket:
             return
         config = joining.read(push)
         try:
-            token = self._admit(push)
-        except TokenRefused as error:
+            admission = await admit(
+                push, config, self.services, connected_with=self.token, headers=self.headers
+            )
+        except Refused as error:
             await self.line.block(self.services.timing.refuse_join_seconds)
             self.line.refuse(push, error.reason)
-            return
-        if (missing := _missing(config)) is not None:
-            LOG.error("join of %s refused: %s is %s", push.topic, missing, MISSING)
-            self.line.refuse(push, f"{missing} is {MISSING}")
             return
         await self.line.block(self.services.timing.join_seconds)
         replaced = self.channels.get(push.topic)
         if replaced is not None:
             replaced.close()
-        channel = Channel(
-            push.topic, push.join_ref, token, config, self.line, self.services, group, self._remove
-        )
+        channel = open_channel(push, config, admission, self.line, self.services, group, self._remove)
         self.channels[push.topic] = channel
         bindings = [{"id": identity(each), **each} for each in config.changes]
         self.line.reply(push, "ok", {"postgres_changes": bindings})
         if replaced is not None:
             replaced.say_closed()
-        channel.start()
-
-    def _admit(self, push: Push) -> Token:
-        """The token with which a join is allowed; raises TokenRefused."""
-        if push.topic == PREFIX:
-            raise TokenRefused("TopicNameRequired", "You must provide a topic name")
-        text = push.payload.get("access_token")
-        if not isinstance(text, str) or text.startswith("sb_"):
-            text = self.token.text
-        return tokens.read(text, self.services.keys)
+        channel.start(admission.replayed)
 
     def _leave(self, push: Push, channel: Channel | None) -> None:
         if channel is not None and channel.join_ref != push.join_ref:
@@ -126,14 +117,3 @@ class Socket:
 
     def _remove(self, channel: Channel) -> None:
         del self.channels[channel.topic]
-
-
-def _missing(config: Config) -> str | None:
-    """What a join asks for that is not there; said at the join, where the client still listens."""
-    if config.private:
-        return "a private channel"
-    if config.presence:
-        return "presence"
-    if config.database_broadcasts:
-        return "broadcast from the database"
-    return None

@@ -10,22 +10,15 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from devstack.keys import INVALID, Claims, Keys, TokenError
+from devstack.realtime.refusals import Refused
 
 MALFORMED: Final = "The token provided is not a valid JWT"
 FIELDS_MISSING: Final = "Fields `role` and `exp` are required in JWT"
 SIGNATURE: Final = "Failed to validate JWT signature"
 
 
-class TokenRefused(Exception):
-    """A token that Realtime does not take.
-
-    `code` leads the reason of a refused join; `late` is the sentence for a token pushed on a joined channel.
-    """
-
-    def __init__(self, code: str, message: str, late: str | None = None) -> None:
-        super().__init__(message)
-        self.reason = f"{code}: {message}"
-        self.late = message if late is None else late
+class TokenRefused(Refused):
+    """A token that Realtime does not take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,22 @@ class Client:
             await self.socket.send_json(push)
         return ref
 
+    async def shout(self, event: str, payload: object, *, topic: str = "realtime:t") -> str:
+        """Sends a broadcast as the official client of version 2 does, in a binary frame, and answers its ref."""
+        self.sent += 1
+        ref = str(self.sent)
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        names = [b"1", ref.encode(), topic.encode(), event.encode(), b""]
+        head = bytes([3, *map(len, names), not isinstance(payload, bytes)])
+        await self.socket.send_bytes(b"".join([head, *names, body]))
+        return ref
+
     async def receive(self) -> Frame:
-        """The next frame, passing over those of the marker table."""
+        """The next frame, passing over those of the marker table. A binary one has its size under `binary`."""
         while True:
             message = await self.socket.receive(timeout=PATIENCE)
+            if message.type == WSMsgType.BINARY:
+                return _broadcast(cast(bytes, message.data))
             assert message.type == WSMsgType.TEXT, f"the socket closed: {message!r}"
             frame = self.named(json.loads(message.data))
             if frame["payload"].get("data", {}).get("table") != MARKER:
@@ -85,6 +97,32 @@ class Client:
             payload["access_token"] = token
         await self.send(topic, "phx_join", payload, join_ref=str(self.sent + 1))
 
+    async def enter(
+        self, topic: str = "realtime:t", *, token: str | None = None, **config: object
+    ) -> Frame | None:
+        """Joins a topic with this configuration; gives the presence state if that was asked for."""
+        await self.ask(topic=topic, token=token, config=config)
+        reply = await self.receive()
+        assert reply["payload"]["status"] == "ok", reply
+        if config.get("presence") is None:
+            return None
+        state = await self.receive()
+        assert state["event"] == "presence_state", state
+        return cast(Frame, state["payload"])
+
+    async def refused(self, topic: str = "realtime:t", *, token: str | None = None, **config: object) -> str:
+        """Asks to join and gives the reason why not."""
+        await self.ask(topic=topic, token=token, config=config)
+        reply = await self.receive()
+        assert reply["payload"]["status"] == "error", reply
+        return str(reply["payload"]["response"]["reason"])
+
+    async def heard(self) -> Frame:
+        """The payload of the next frame, which must be a broadcast."""
+        frame = await self.receive()
+        assert (frame["event"], frame["ref"]) == ("broadcast", None), frame
+        return cast(Frame, frame["payload"])
+
     async def change(self) -> Frame:
         """The `data` of the next event, which must be a change."""
         frame = await self.receive()
@@ -104,6 +142,26 @@ class Client:
             return cast(Frame, frame)
         join_ref, ref, topic, event, payload = frame
         return {"join_ref": join_ref, "ref": ref, "topic": topic, "event": event, "payload": payload}
+
+
+def _broadcast(data: bytes) -> Frame:
+    """The frame that a binary broadcast stands for."""
+    kind, *lengths, is_json = data[:5]
+    assert kind == 4, data
+    names: list[str] = []
+    at = 5
+    for length in lengths:
+        names.append(data[at : at + length].decode())
+        at += length
+    topic, event, meta = names
+    payload = {
+        "type": "broadcast",
+        "event": event,
+        "payload": json.loads(data[at:]) if is_json else data[at:],
+    }
+    if meta:
+        payload["meta"] = json.loads(meta)
+    return {"topic": topic, "event": "broadcast", "ref": None, "payload": payload, "binary": len(data)}
 
 
 @dataclass(eq=False)

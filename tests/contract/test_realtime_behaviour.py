@@ -232,28 +232,6 @@ async def test_token_that_runs_out_closes_the_channel(bench: Bench) -> None:
     await client.quiet()
 
 
-@pytest.mark.parametrize(
-    "config", [{"private": True}, {"presence": {"enabled": True}}, {"broadcast": {"replication_ready": True}}]
-)
-async def test_what_is_not_there_is_refused_at_the_join(bench: Bench, config: dict[str, object]) -> None:
-    client = await bench.connect()
-    await client.ask(JOBS, config=config)
-    reply = (await client.receive())["payload"]
-    assert reply["status"] == "error"
-    assert reply["response"]["reason"].endswith("not implemented by this development stack")
-
-
-@pytest.mark.parametrize("ack", [True, False])
-async def test_broadcast_push_is_refused_loudly(bench: Bench, ack: bool) -> None:
-    client = await bench.connect()
-    await client.ask(config={"broadcast": {"ack": ack}})
-    assert (await client.receive())["payload"]["status"] == "ok"
-    await client.send("realtime:t", "broadcast", {"type": "broadcast", "event": "x", "payload": {}})
-    frame = await client.receive()
-    assert frame["event"] == ("phx_reply" if ack else "system")
-    assert "not implemented by this development stack" in str(frame["payload"])
-
-
 async def test_realtime_off_drops_sockets_and_refuses_handshakes(bench: Bench) -> None:
     client = await bench.connect()
     await client.join(JOBS)
