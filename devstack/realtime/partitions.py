@@ -19,5 +19,7 @@ KNOWN: Final = "select pg_catalog.to_regprocedure('_realtime.make_partitions()')
 async def ensure(connection: Connection) -> None:
     """Makes those from yesterday to three days ahead that are missing; as a superuser."""
     if await connection.fetchval(KNOWN):
-        with contextlib.suppress(asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):  # made by another
+        with contextlib.suppress(
+            asyncpg.DuplicateTableError, asyncpg.UniqueViolationError
+        ):  # made by another
             await connection.execute("select _realtime.make_partitions()")
