@@ -16,6 +16,7 @@ from devstack.rest.answer import Answer
 from devstack.rest.cache import Cache, Known
 from devstack.rest.errors import RestError, bad_token, database_away, from_postgres, not_implemented
 from devstack.rest.faults import RestFaults
+from devstack.rest.mishaps import befall
 from devstack.rest.options import (
     EXPOSED,
     allowed,
@@ -56,7 +57,11 @@ class Rest:
         await self._sessions.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answers one request below /rest/v1."""
+        """Answers one request below /rest/v1, or lets the fault happen that is planned for it."""
+        fault = self._faults.met(request.path, request.path.rpartition("/")[2])
+        return await (self._serve(request) if fault is None else befall(fault, request, self._serve))
+
+    async def _serve(self, request: web.Request) -> web.Response:
         try:
             answer = await self._answer(request)
         except RestError as refused:
@@ -68,8 +73,6 @@ class Rest:
     async def _answer(self, request: web.Request) -> Answer:
         path = request.path.removeprefix(PREFIX)
         is_rpc, name = _resource(request.method, path)
-        if self._faults.refuse_now(request.path, name):
-            raise RestError(503, "DEVSTACK", "Refused on purpose: the fault 'refuse' is set.")
         if is_preflight(request):
             return Answer(200, preflight(request.headers))
         check_profile(request.method, request.headers)
@@ -80,8 +83,6 @@ class Rest:
         answer = await self._perform(wanted, settings, is_rpc=is_rpc)
         if request.method not in READS:
             self._poke()
-            if self._faults.lose_answer(name) and request.transport is not None:
-                request.transport.abort()
         return answer
 
     def _settings(self, request: web.Request, path: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ import aiohttp
 import asyncpg
 import pytest
 
-from devstack.faults import Faults
 from devstack.gateway import Gateway
 from devstack.keys import mint
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
@@ -64,7 +63,6 @@ async def rows(recorded_database: str) -> AsyncIterator["asyncpg.Connection[asyn
         ("DELETE", "/rest/v1/payment_jobs?order=id&limit=1", {}),
         ("POST", "/rest/v1/payment_jobs", {"Content-Type": "text/csv"}),
         ("POST", "/rest/v1/rpc/single_json", {"Content-Type": "text/csv"}),
-        ("GET", "/auth/v1/user", {}),
         ("POST", "/storage/v1/object/x", {}),
         ("POST", "/graphql/v1", {}),
         ("POST", "/functions/v1/x", {}),
@@ -80,56 +78,6 @@ async def test_what_is_not_there_is_refused_loudly(
     assert response.status == 501
     assert told.keys() == {"code", "message", "details", "hint"}
     assert told["message"].endswith(".")
-
-
-async def test_lost_answer_is_committed_first(
-    stack: Gateway, session: aiohttp.ClientSession, rows: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await rows.execute("insert into payment_jobs (job_type) values ('a')")
-    stack.faults.rest.lose_answers["claim_jobs"] = 1
-    with pytest.raises(aiohttp.ServerDisconnectedError):
-        async with session.post("/rest/v1/rpc/claim_jobs", json={"n": 1}):
-            pass
-    assert await rows.fetchval("select status from payment_jobs") == "processing"
-    async with session.post("/rest/v1/rpc/claim_jobs", json={"n": 1}) as second:
-        assert await second.json() == []
-
-
-async def test_refused_request_does_nothing(
-    session: aiohttp.ClientSession, rows: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    async with session.post(
-        "/_devstack/faults", json={"rest": {"refuse": {"add": 1, "/rest/v1/payment_jobs": 1}}}
-    ) as set_:
-        assert (await set_.json())["rest"]["refuse"] == {"add": 1, "/rest/v1/payment_jobs": 1}
-    for status in (503, 201):
-        async with session.post("/rest/v1/payment_jobs", json={"job_type": "a"}) as response:
-            assert response.status == status
-    assert await rows.fetchval("select count(*) from payment_jobs") == 1
-    for status in (503, 200):
-        async with session.post("/rest/v1/rpc/add", json={"a": 1, "b": 1}) as response:
-            assert response.status == status
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"nope": {}},
-        {"rest": {"nope": 1}},
-        {"realtime": {"deaf": 1}},
-        {"rest": {"refuse": 1}},
-        {"realtime": {"deaf": True}, "rest": {"refuse": {"add": -1}}},
-        [],
-    ],
-)
-async def test_fault_that_does_not_exist_is_refused(
-    session: aiohttp.ClientSession, stack: Gateway, wanted: object
-) -> None:
-    before = stack.faults.shown()
-    async with session.post("/_devstack/faults", json=wanted) as response:
-        assert response.status == 400
-    async with session.get("/_devstack/faults") as shown:
-        assert await shown.json() == before == Faults().shown()
 
 
 async def test_each_request_has_its_own_rights(

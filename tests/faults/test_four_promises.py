@@ -106,13 +106,14 @@ async def test_an_answer_lost_after_its_commit_costs_neither_the_job_nor_its_out
 ) -> None:
     async with start_worker() as worker:
         await until("the worker hears inserts", lambda: worker.said("Realtime is ready"))
-        gateway.faults.rest.lose_answers = {"claim": 1, "finish": 2}
+        gateway.faults.rest.plan("lose_answer", "claim")
+        gateway.faults.rest.plan("lose_answer", "finish", times=2)
         jobs = await enqueue(traces, JOBS)
 
         await until("all jobs are completed", lambda: _all_completed(traces))
         await until("each outcome was told", lambda: len(worker.outcomes) == JOBS)
 
-    assert gateway.faults.rest.lose_answers == {"claim": 0, "finish": 0}, "the fault has happened"
+    assert not gateway.faults.rest.planned, "the faults have happened"
     assert await all_ran_once(traces, jobs)
     assert await traces.fetchval("select max(attempt) from jobs") == 1
     assert {one.facts["answer"] for one in worker.outcomes} <= {"recorded", "repeated"}

@@ -18,7 +18,6 @@ from tests.waiting import until
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 MoveClock = Callable[[timedelta], Awaitable[None]]
 JOBS = 20
-FOR_EVER = 10**9
 
 
 @pytest.fixture
@@ -39,10 +38,10 @@ async def ended_during_an_outage(
 ) -> list[int]:
     """Jobs whose handlers have returned, and whose outcomes are in the journal only."""
     await until("the worker hears inserts", lambda: worker.said("Realtime is ready"))
-    gateway.faults.rest.refuse = {"finish": FOR_EVER}
+    gateway.faults.rest.plan("status", "finish", times=None)
     jobs = await enqueue(traces, JOBS)
     await until("every outcome is on the disk", lambda: len(lines(folder)) == JOBS)
-    gateway.faults.rest.refuse = {"/rest/v1/rpc": FOR_EVER}
+    gateway.faults.rest.plan("status", "/rest/v1/rpc", times=None)
     return jobs
 
 
@@ -52,7 +51,7 @@ async def test_the_next_process_records_what_a_killed_one_had_finished(
     async with start_worker(PULSE_JOURNAL=str(folder)) as first:
         jobs = await ended_during_an_outage(gateway, traces, first, folder)
         os.kill(first.pid, signal.SIGKILL)
-    gateway.faults.rest.refuse.clear()
+    gateway.faults.rest.clear()
     async with start_worker(PULSE_JOURNAL=str(folder)) as second:
         await until("each outcome was told", lambda: len(second.outcomes) == JOBS)
         assert second.said("that a process left when it died")
@@ -68,7 +67,7 @@ async def test_what_was_given_to_another_meanwhile_is_told_as_stale(
     async with start_worker(PULSE_JOURNAL=str(folder)) as first:
         await ended_during_an_outage(gateway, traces, first, folder)
         os.kill(first.pid, signal.SIGKILL)
-    gateway.faults.rest.refuse.clear()
+    gateway.faults.rest.clear()
     await move_clock(timedelta(seconds=61))
     async with start_worker() as another:
         await until("another has noticed", lambda: another.said("workers vanished"))
@@ -86,7 +85,7 @@ async def test_an_outage_that_ends_leaves_an_empty_journal(
 ) -> None:
     async with start_worker(PULSE_JOURNAL=str(folder)) as worker:
         jobs = await ended_during_an_outage(gateway, traces, worker, folder)
-        gateway.faults.rest.refuse.clear()
+        gateway.faults.rest.clear()
         await until("each outcome was told", lambda: len(worker.outcomes) == JOBS)
         await until("nothing is left in it", lambda: lines(folder) == [])
     assert await all_ran_once(traces, jobs)

@@ -96,7 +96,7 @@ async def test_an_unanswered_beat_is_told_and_repeated(gateway: Gateway, owner: 
         id_ = await shop.job("gated")
         await until("the handler waits", lambda: gate.inside == 1)
         claimed_until = (await row(owner, id_))["lease_expires_at"]
-        gateway.faults.rest.refuse["heartbeat"] = 2
+        gateway.faults.rest.plan("status", "heartbeat", times=2)
 
         async def renewed() -> bool:
             return bool((await row(owner, id_))["lease_expires_at"] != claimed_until)

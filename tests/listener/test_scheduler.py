@@ -155,8 +155,8 @@ async def test_each_slot_once_with_two_schedulers_and_a_restart(gateway: Gateway
 
 
 async def test_a_slot_is_asked_for_until_it_is_answered(gateway: Gateway, owner: Connection) -> None:
-    gateway.faults.rest.refuse["enqueue"] = 2
-    gateway.faults.rest.lose_answers["enqueue"] = 1
+    gateway.faults.rest.plan("status", "enqueue", times=2)
+    gateway.faults.rest.plan("lose_answer", "enqueue")
     async with scheduling(gateway, PRUNE) as running:
         await until("it is in", lambda: len(running.slots) == 1)
     assert running.slots == [("prune@2026-03-29T12:00Z", False)]

@@ -213,7 +213,7 @@ async def test_an_outcome_that_cannot_be_recorded_is_left_to_its_lease(
     with pytest.RaisesGroup(LeftError):
         async with process.running():
             await until("it runs", lambda: gate.inside == 1)
-            gateway.faults.rest.refuse["/rest/v1/rpc"] = 1000
+            gateway.faults.rest.plan("status", "/rest/v1/rpc", times=1000)
             process.service.stop()
     assert (await row(owner, id_))["status"] == "running"
 

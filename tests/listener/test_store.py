@@ -169,8 +169,8 @@ async def test_a_key_that_may_not(gateway: Gateway, key: str, status: int) -> No
 
 
 async def test_every_call_that_was_not_answered_may_be_repeated(gateway: Gateway, store: Store) -> None:
-    gateway.faults.rest.lose_answers["enqueue"] = 1
-    gateway.faults.rest.refuse["canary"] = 1
+    gateway.faults.rest.plan("lose_answer", "enqueue")
+    gateway.faults.rest.plan("status", "canary")
     with pytest.raises(StoreUnavailable, match="enqueue: "):
         await store.enqueue([NewJob(QUEUE, "note", idempotency_key="once")])
     with pytest.raises(StoreUnavailable, match="canary: HTTP 503"):

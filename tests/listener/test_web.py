@@ -300,7 +300,7 @@ async def test_a_webhook_that_breaks_is_told_and_quotes_nothing(door: Door) -> N
 async def test_the_provider_sends_again_what_was_not_inserted_for_certain(
     gateway: Gateway, door: Door, owner: Connection
 ) -> None:
-    gateway.faults.rest.lose_answers["enqueue"] = 1
+    gateway.faults.rest.plan("lose_answer", "enqueue")
     signed = {"X-Signature": "signed"}
     status, said = await door.post(b"mail", signed, "/webhooks/mail")
     assert status == 503
@@ -312,7 +312,7 @@ async def test_the_provider_sends_again_what_was_not_inserted_for_certain(
 async def test_an_answer_that_is_lost_does_not_double_the_job(
     door: Door, gateway: Gateway, owner: Connection
 ) -> None:
-    gateway.faults.rest.lose_answers["enqueue"] = 2
+    gateway.faults.rest.plan("lose_answer", "enqueue", times=2)
     assert (await door.post(JOB))[0] == 200  # it was there already when we asked for the third time
     assert await count(owner) == 1
 
@@ -321,7 +321,7 @@ async def test_whoever_sends_it_again_with_the_key_of_the_answer_inserts_it_once
     door: Door, gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("listener.producer._PAUSES", ())
-    gateway.faults.rest.lose_answers["enqueue"] = 1
+    gateway.faults.rest.plan("lose_answer", "enqueue")
     status, said = await door.post(JOB)
     assert status == 503
     assert str(said["idempotency_key"]) in str(said["error"])

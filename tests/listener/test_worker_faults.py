@@ -38,13 +38,13 @@ async def test_lost_answers_double_nothing(
 
     async with working(gateway, runs(once), places=7) as shop:
         await shop.has_looked()
-        gateway.faults.rest.lose_answers = {
-            name: times for name in ("claim", "finish") if lost in {name, "both"}
-        }
+        for name in ("claim", "finish"):
+            if lost in {name, "both"}:
+                gateway.faults.rest.plan("lose_answer", name, times=times)
         ids = await shop.enqueue("once", count=JOBS)
         await shop.finishes(JOBS)
     await each_once(owner, ran, ids)
-    assert set(gateway.faults.rest.lose_answers.values()) == {0}
+    assert not gateway.faults.rest.planned
     assert shop.told.of(Unavailable)
     assert shop.told.of(Available)
     answers = Counter(event.recorded.answer for event in shop.finished)
@@ -66,7 +66,7 @@ async def test_what_a_lost_claim_had_leased_is_handed_out_beside_what_runs(
     async with working(gateway, runs(waits), places=5) as shop:
         first = await shop.enqueue("waits", count=3)
         await until("the first three run", lambda: ran.total() == 3)
-        gateway.faults.rest.lose_answers["claim"] = 2
+        gateway.faults.rest.plan("lose_answer", "claim", times=2)
         second = await shop.enqueue("waits", count=4)
         await until("two more run", lambda: ran.total() == 5)
         gate.set()
@@ -85,7 +85,7 @@ async def test_outcomes_are_kept_while_the_store_is_away(gateway: Gateway, owner
     async with working(gateway, runs(waits)) as shop:
         ids = await shop.enqueue("waits", count=3)
         await until("all run", lambda: ran.total() == 3)
-        gateway.faults.rest.refuse = {"/rest/v1/rpc": 4}
+        gateway.faults.rest.plan("status", "/rest/v1/rpc", times=4)
         gate.set()
         await until("the store is missed", lambda: len(shop.told.of(Unavailable)) >= 2)
         assert len(shop.worker.held) == 3
@@ -145,7 +145,7 @@ async def test_a_refused_batch_whose_single_calls_get_lost(gateway: Gateway, own
         for text in ("one", "two", "b\ud800d", "three"):
             await shop.job("mixed", {"text": "" if "\ud800" in text else text})
         await shop.runs_jobs(4)
-        gateway.faults.rest.lose_answers["finish"] = 2
+        gateway.faults.rest.plan("lose_answer", "finish", times=2)
         gate.set()
         await shop.finishes(4)
     rows = await owner.fetch("select status, attempt from jobs")

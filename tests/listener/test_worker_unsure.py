@@ -54,7 +54,7 @@ async def test_after_an_outage_nobody_sweeps_before_the_others_could_renew(
         await frozen.job("gated")
         await until("the handler waits", lambda: gate.inside == 1)
         await move_clock(timedelta(seconds=61))
-        gateway.faults.rest.refuse = {"/rest/v1/rpc": 3}
+        gateway.faults.rest.plan("status", "/rest/v1/rpc", times=3)
         async with working(gateway, tempo=tempo) as shop:
             await until("it is back", lambda: shop.worker.problem is None)
             looked, sweeps_from = asyncio.get_running_loop().time(), shop.worker._no_sweep_before
@@ -71,7 +71,7 @@ async def test_what_a_lost_claim_had_leased_is_handed_back_by_a_drain(
     slow = Tempo(sweep=QUICK.sweep, reconnect=timedelta(milliseconds=300))
     async with working(gateway, runs(gate.gated), tempo=slow) as shop:
         await shop.has_looked()
-        gateway.faults.rest.lose_answers["claim"] = 1
+        gateway.faults.rest.plan("lose_answer", "claim")
         id_ = await shop.job("gated")
         await until("the answer is missed", lambda: bool(shop.told.of(Unavailable)))
         assert (await row(owner, id_))["status"] == "running"
@@ -89,7 +89,7 @@ async def test_a_drain_waits_for_what_a_lost_claim_had_leased_while_somebody_has
     slow = Tempo(sweep=QUICK.sweep, reconnect=timedelta(milliseconds=100))
     async with working(gateway, runs(gate.gated), tempo=slow) as shop:
         await shop.has_looked()
-        gateway.faults.rest.lose_answers["claim"] = 1
+        gateway.faults.rest.plan("lose_answer", "claim")
         id_ = await shop.job("gated")
         await until("the answer is missed", lambda: bool(shop.told.of(Unavailable)))
         async with owner.transaction():
@@ -109,7 +109,7 @@ async def test_a_later_attempt_that_was_leased_unheard_is_run(gateway: Gateway, 
         attempts.append(job.attempt)
         if job.attempt > 1:
             return None
-        gateway.faults.rest.lose_answers["finish"] = 1
+        gateway.faults.rest.plan("lose_answer", "finish")
         return Snooze(timedelta(), "at once")
 
     async with working(gateway, runs(again)) as shop:
