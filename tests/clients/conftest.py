@@ -60,13 +60,11 @@ async def _prepared(url: str, key: str, secret: str, dsn: str) -> AsyncIterator[
     try:
         await owner.execute(MADE.replace("PREFIX", prefix))
         try:
-            async with httpx.AsyncClient() as http:
+            headers = {"apikey": secret, "Authorization": f"Bearer {secret}"}
+            async with httpx.AsyncClient(headers=headers) as http:
 
                 async def knows() -> bool:
-                    answer = await http.get(
-                        f"{url}/rest/v1/{prefix}_notes?limit=0", headers={"apikey": secret}
-                    )
-                    return answer.status_code == 200
+                    return (await http.get(f"{url}/rest/v1/{prefix}_notes?limit=0")).status_code == 200
 
                 await until("REST knows the tables", knows)
             yield Project(url, key, secret, prefix)
