@@ -61,7 +61,13 @@ class Gateway:
             _as_user(dsn, SUPERUSER), keys=keys, faults=self.faults.realtime, deliver_at_once=deliver_at_once
         )
         self._rest = Rest(
-            _as_user(dsn, "authenticator"), keys=keys, faults=self.faults.rest, poke=self.realtime.poke
+            _as_user(dsn, "authenticator"),
+            keys=keys,
+            faults=self.faults.rest,
+            poke=self.realtime.poke,
+            schemas=self.config.schemas,
+            extra_search_path=self.config.extra_search_path,
+            max_rows=self.config.max_rows,
         )
         self._auth = Auth(
             _as_user(dsn, "supabase_auth_admin"),

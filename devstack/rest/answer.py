@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from devstack.rest.errors import JSON, RestError, not_one_row
+from devstack.rest.errors import RestError, not_one_row
 from devstack.rest.request import Wanted
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ async def run(session: Session, plan: Plan, wanted: Wanted) -> asyncpg.Record:
 
 def with_body(wanted: Wanted, text: str, headers: Mapping[str, str], status: int = 200) -> Answer:
     """An answer with a JSON body and the headers that go with it."""
-    kind = JSON if text == "null" else wanted.content_type()
-    return Answer(status, {**headers, "Content-Type": kind, "Content-Profile": "public"}, text.encode())
+    kind = {"Content-Type": wanted.media.content_type, **wanted.profile.headers()}
+    return Answer(status, {**headers, **kind}, text.encode())
 
 
 def as_said(answer: Answer, row: asyncpg.Record) -> Answer:
@@ -90,8 +90,14 @@ def _headers_said(text: str) -> dict[str, str]:
 
 def content_range(offset: int, rows: int, total: int | None) -> str:
     """PostgREST's Content-Range: `0-4/*`, `*/0`."""
-    span = f"{offset}-{offset + rows - 1}" if rows else "*"
+    span = f"{offset}-{offset + rows - 1}" if rows and total != 0 else "*"
     return f"{span}/{'*' if total is None else total}"
+
+
+def planned_rows(explained: str) -> int:
+    """How many rows PostgreSQL expects, out of an EXPLAIN in JSON."""
+    outermost = cast(list[dict[str, dict[str, int]]], json.loads(explained))
+    return outermost[0]["Plan"]["Plan Rows"]
 
 
 def _one(row: asyncpg.Record | None) -> asyncpg.Record:

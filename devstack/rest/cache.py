@@ -12,7 +12,7 @@ committed before with the answer to its next statement, so that one round trip d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ import asyncpg
 
 from devstack.rest.errors import database_away
 from devstack.rest.functions import HOISTED, Functions, read_functions
-from devstack.rest.schema import Schema, read_schema
+from devstack.rest.schema import Schema, read_schemas
 
 if TYPE_CHECKING:
     from devstack.rest.sessions import Connection, Sessions
@@ -54,18 +54,19 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One reading of the database."""
+    """One reading of the database, by exposed schema."""
 
-    schema: Schema = field(default_factory=lambda: Schema({}))
-    functions: Functions = field(default_factory=Functions)
+    schemas: Mapping[str, Schema] = field(default_factory=dict[str, Schema])
+    functions: Mapping[str, Functions] = field(default_factory=dict[str, Functions])
     roles: Roles = field(default_factory=Roles)
 
 
 class Cache:
     """The last reading, over a connection of its own that listens; opened when first asked."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, schemas: Sequence[str], extra: Sequence[str]) -> None:
         self._sessions = sessions
+        self._schemas, self._extra = schemas, extra
         self._known = Known()
         self._listener: Connection | None = None
         self._schema_is_stale = True
@@ -114,11 +115,18 @@ class Cache:
         known = self._known
         if self._schema_is_stale:
             self._schema_is_stale = False  # first: what is announced during the reading must not be missed
-            known = Known(await read_schema(listener), await read_functions(listener), known.roles)
+            known = await self._read_all(listener, known.roles)
         if self._roles_are_stale:
             self._roles_are_stale = False
-            known = Known(known.schema, known.functions, await _read_roles(listener))
+            known = Known(known.schemas, known.functions, await _read_roles(listener))
         self._known = known
+
+    async def _read_all(self, listener: Connection, roles: Roles) -> Known:
+        """With no search path every name is read in full, so that it holds under any."""
+        async with listener.transaction():
+            await listener.execute("set local search_path = ''")
+            schemas = await read_schemas(listener, self._schemas, self._extra)
+            return Known(schemas, await read_functions(listener, self._schemas), roles)
 
     def _on_notify(self, _connection: object, _pid: object, _channel: object, words: object) -> None:
         self._schema_is_stale = self._schema_is_stale or words in RELOAD_SCHEMA

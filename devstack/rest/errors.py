@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -31,7 +31,7 @@ class RestError(Exception):
     status: int
     code: str
     message: str
-    details: str | None = None
+    details: str | Sequence[Mapping[str, str]] | None = None
     hint: str | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
 

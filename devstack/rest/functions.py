@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from devstack.rest.catalogue import Column
 from devstack.rest.errors import RestError
 from devstack.rest.hints import nearest
-from devstack.rest.schema import SCHEMA, Column
 
 if TYPE_CHECKING:
     import asyncpg
@@ -23,7 +23,7 @@ WHOLE_BODY: Final = {
 HOISTED: Final = ("statement_timeout", "default_transaction_isolation")
 UNNAMED: Final = frozenset({"bytea", "json", "jsonb", "text", "xml"})
 FUNCTIONS: Final = """
-    select p.proname as name, p.proargnames as arg_names, p.proargmodes::text[] as arg_modes,
+    select n.nspname as schema, p.proname as name, p.proargnames as arg_names, p.proargmodes::text[] as arg_modes,
            array(
              select format_type(t, -1)
              from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality as u (t, n)
@@ -42,7 +42,8 @@ FUNCTIONS: Final = """
       from pg_attribute as a
       where a.attrelid = nullif(coalesce(b.typrelid, t.typrelid), 0) and a.attnum > 0 and not a.attisdropped
     ) as c on true
-    where p.pronamespace = $1::text::regnamespace and p.prokind = 'f'
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = any ($1::text[]) and p.prokind = 'f'
       and t.typname not in ('trigger', 'event_trigger')
     order by p.oid
 """
@@ -90,8 +91,9 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """All of them, by name."""
+    """All of one schema, by name."""
 
+    schema: str
     by_name: Mapping[str, tuple[Function, ...]] = field(default_factory=dict[str, tuple[Function, ...]])
 
     def called(self, name: str, names: Collection[str], media: str | None) -> Function:
@@ -104,20 +106,23 @@ class Functions:
         if not fitting and media is not None:
             fitting = [each for each in overloads if each.takes_whole(media)]
         if len(fitting) > 1:
-            raise _ambiguous(fitting)
+            raise _ambiguous(self.schema, fitting)
         if not fitting:
-            raise _no_function(name, names, overloads, media, self.by_name)
+            raise _no_function(self, name, names, overloads, media)
         return fitting[0]
 
 
-async def read_functions(connection: asyncpg.Connection[asyncpg.Record]) -> Functions:
-    """Reads them from the catalog; one query."""
-    functions: dict[str, tuple[Function, ...]] = {}
-    for row in await connection.fetch(FUNCTIONS, SCHEMA):
+async def read_functions(
+    connection: asyncpg.Connection[asyncpg.Record], schemas: Sequence[str]
+) -> dict[str, Functions]:
+    """Reads those of the exposed schemas from the catalog; one query."""
+    functions: dict[str, dict[str, tuple[Function, ...]]] = {schema: {} for schema in schemas}
+    for row in await connection.fetch(FUNCTIONS, schemas):
         function = _function(row)
         if function is not None:
-            functions[function.name] = (*functions.get(function.name, ()), function)
-    return Functions(functions)
+            known = functions[row["schema"]]
+            known[function.name] = (*known.get(function.name, ()), function)
+    return {schema: Functions(schema, known) for schema, known in functions.items()}
 
 
 def _function(row: asyncpg.Record) -> Function | None:
@@ -151,9 +156,9 @@ def _function(row: asyncpg.Record) -> Function | None:
     )
 
 
-def _ambiguous(fitting: Collection[Function]) -> RestError:
+def _ambiguous(schema: str, fitting: Collection[Function]) -> RestError:
     shown = [
-        f"{SCHEMA}.{each.name}({', '.join(f'{a.name} => {a.type}' for a in each.arguments)})"
+        f"{schema}.{each.name}({', '.join(f'{a.name} => {a.type}' for a in each.arguments)})"
         for each in fitting
     ]
     return RestError(
@@ -166,12 +171,13 @@ def _ambiguous(fitting: Collection[Function]) -> RestError:
 
 
 def _no_function(
+    functions: Functions,
     name: str,
     names: Collection[str],
     overloads: Collection[Function],
     media: str | None,
-    all_names: Collection[str],
 ) -> RestError:
+    schema = functions.schema
     called = ", ".join(sorted(names))
     shown = f"({called})" if names else " without parameters"
     given = f"with parameter{'s' if len(names) > 1 else ''} {called}" if names else "without parameters"
@@ -185,11 +191,11 @@ def _no_function(
         near = nearest(f"({called})", known, 0.33)
         meant = None if near is None else f"{name}{near}"
     else:
-        meant = nearest(name, all_names, 0.75)
+        meant = nearest(name, functions.by_name, 0.75)
     return RestError(
         404,
         "PGRST202",
-        f"Could not find the function {SCHEMA}.{name}{shown} in the schema cache",
-        f"Searched for the function {SCHEMA}.{name} {given}, but no matches were found in the schema cache.",
-        f"Perhaps you meant to call the function {SCHEMA}.{meant}" if meant else None,
+        f"Could not find the function {schema}.{name}{shown} in the schema cache",
+        f"Searched for the function {schema}.{name} {given}, but no matches were found in the schema cache.",
+        f"Perhaps you meant to call the function {schema}.{meant}" if meant else None,
     )

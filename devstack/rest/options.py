@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from devstack.rest.answer import Answer
+from devstack.rest.catalogue import Table
 from devstack.rest.functions import Functions
-from devstack.rest.query import quoted
-from devstack.rest.rpc import in_query
-from devstack.rest.schema import SCHEMA, Table
+from devstack.rest.rpc import arguments_of
+from devstack.rest.sql import quoted
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -53,13 +53,13 @@ def allowed(methods: str) -> Answer:
 
 def allowed_on_function(functions: Functions, wanted: Wanted) -> Answer:
     """Of a function that the query's arguments mean, whether it may be read."""
-    function = functions.called(wanted.name, in_query(wanted)[0], None)
+    function = functions.called(wanted.name, arguments_of(wanted), None)
     return allowed("OPTIONS,GET,HEAD,POST" if function.is_read_only else "OPTIONS,POST")
 
 
 async def allowed_on_table(session: Session, table: Table) -> Answer:
     """Of a table or view, how it may be changed; one query."""
-    name = f"{SCHEMA}.{quoted(table.name)}"
+    name = f"{quoted(table.schema)}.{quoted(table.name)}"
     bits = int(
         await session.connection.fetchval("select pg_relation_is_updatable($1::text::regclass, true)", name)
     )

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qsl
 
+from devstack.rest import sql as rows_sql
 from devstack.rest.answer import SAID, Answer, Plan, as_said, content_range, run, with_body
+from devstack.rest.catalogue import Column, Table
 from devstack.rest.errors import RestError, not_implemented, not_one_row
 from devstack.rest.functions import WHOLE_BODY, Argument, Function, Functions
-from devstack.rest.query import LOGIC, Source, Statement, order_by, quoted, select_list, where
+from devstack.rest.media import JSON_ARRAY
+from devstack.rest.plan import Scope, plan
 from devstack.rest.request import JSON_MEDIA, READS, Wanted
-from devstack.rest.schema import JSON_TYPES, SCHEMA, Column
+from devstack.rest.schema import Schema
+from devstack.rest.sql import Statement, quoted
+from devstack.rest.tree import Query
 
 if TYPE_CHECKING:
     from devstack.rest.sessions import Session
 
 SCALAR: Final = "pgrst_scalar"  # PostgREST's name for the one column of a scalar result
+SOURCE: Final = "pgrst_source"
 FORM: Final = "application/x-www-form-urlencoded"
-# In a GET a value that looks like a filter is one; any other is an argument.
-FILTER: Final = re.compile(
-    r"not\.|(eq|gte?|lte?|neq|i?like|i?match|isdistinct|in|is|[pw]?fts|plfts|phfts|c[sd]|ov|s[lr]|nx[rl]|adj)"
-    r"(\([^()]*\))?\."
-)
-EMBEDDED: Final = (".order", ".limit", ".offset", ".and", ".or")
+JSON_TYPES: Final = ("json", "jsonb")
+ALL: Final = Query()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class Call:
         wanted, is_set = self.wanted, self.function.is_set
         row = await run(session, self.plan, wanted)
         rows, total = int(row["rows"]), None if row["total"] is None else int(row["total"])
-        offset = wanted.limits[0] if is_set else 0
+        offset = wanted.span().first if is_set else 0
         headers = {
             "Content-Range": content_range(offset, rows, total),
-            **wanted.prefer.applied("count", "handling", "max-affected"),
+            **wanted.prefer.applied("count", "handling", "timezone", "max-affected"),
         }
         if self.function.type == "void":
             return as_said(Answer(204, headers), row)
@@ -65,75 +66,71 @@ class Call:
         return as_said(with_body(wanted, row["body"], headers, status), row)
 
 
-def planned(functions: Functions, wanted: Wanted) -> Call:
+def planned(functions: Functions, schema: Schema, wanted: Wanted) -> Call:
     """The call that a request means; raises RestError for what is unknown, ambiguous or not implemented."""
     if wanted.method not in (*READS, "POST"):
         raise RestError(405, "PGRST101", f"Cannot use the {wanted.method} method on RPC")
+    if wanted.prefer.get("timezone") is not None:
+        raise not_implemented("Prefer: timezone is not implemented here for functions.")
     statement = Statement()
     is_read = wanted.method in READS
-    given, filters = in_query(wanted) if is_read else ({}, wanted.filters)
-    where(
-        filters, Source("", {}), Statement()
-    )  # what cannot be read is refused before the function is looked for
+    query = replace(wanted.query, span=wanted.span())
     if is_read:
+        given = arguments_of(wanted)
         function = functions.called(wanted.name, given, None)
-        source = _applied_to_texts(function, given, statement)
+        source = _applied_to_texts(functions.schema, function, given, statement)
     else:
         function, source = _called_by_body(functions, wanted, statement)
     if function.type == "void" and function.is_set:
         raise not_implemented(f"'{function.name}' returns a set of void.")
     if function.type == "record" and function.columns is None:
         raise not_implemented(f"'{function.name}' returns a record whose columns have no names.")
+    sql = _sql(function, source, wanted, query, schema, statement)
+    wanted.prefer.check()
     if not function.is_set and wanted.prefer.max_affected is not None:
         message = (
             "Function must return SETOF or TABLE when max-affected preference is used with handling=strict"
         )
         raise RestError(400, "PGRST128", message)
-    sql = _sql(function, source, wanted, filters, statement)
-    plan = Plan(sql, tuple(statement.values), is_read or function.is_read_only)
-    return Call(function, plan, wanted)
+    return Call(function, Plan(sql, tuple(statement.values), is_read or function.is_read_only), wanted)
 
 
-def in_query(wanted: Wanted) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """The parameters of a GET: those that are arguments, with all their values, and those that filter the rows."""
+def arguments_of(wanted: Wanted) -> dict[str, list[str]]:
+    """The parameters of a GET that are arguments and no filters, with all their values."""
     given: dict[str, list[str]] = {}
-    filters: list[tuple[str, str]] = []
-    for name, value in wanted.filters:
-        if name in LOGIC or name.endswith(EMBEDDED) or FILTER.match(value):
-            filters.append((name, value))
-        else:
-            given.setdefault(name, []).append(value)
-    return given, filters
+    for name, value in wanted.query.arguments:
+        given.setdefault(name, []).append(value)
+    return given
 
 
 def _called_by_body(functions: Functions, wanted: Wanted, statement: Statement) -> tuple[Function, str]:
     """A POST: what the body is depends on its media type; it goes to PostgreSQL as it came, in one parameter."""
-    if wanted.media == FORM:
+    if wanted.body_kind == FORM:
         given: dict[str, list[str]] = {}
         for name, value in parse_qsl(wanted.text(), keep_blank_values=True):
             given.setdefault(name, []).append(value)
         function = functions.called(wanted.name, given, FORM)
-        return function, _applied_to_texts(function, given, statement)
-    if wanted.media == JSON_MEDIA:
+        return function, _applied_to_texts(functions.schema, function, given, statement)
+    if wanted.body_kind == JSON_MEDIA:
         body, arguments = _arguments(wanted)
         function = functions.called(wanted.name, arguments, JSON_MEDIA)
         if function.arguments and function.arguments[0].name:
-            return _called_by_json(function, body, arguments, statement)
+            return _called_by_json(functions.schema, function, body, arguments, statement)
         text = body
-    elif wanted.media in WHOLE_BODY:
-        function = functions.called(wanted.name, (), wanted.media)
-        text = "\\x" + wanted.body.hex() if wanted.media.endswith("octet-stream") else wanted.text()
-    elif wanted.media == "text/csv":
+    elif wanted.body_kind in WHOLE_BODY:
+        function = functions.called(wanted.name, (), wanted.body_kind)
+        text = "\\x" + wanted.body.hex() if wanted.body_kind.endswith("octet-stream") else wanted.text()
+    elif wanted.body_kind == "text/csv":
         raise not_implemented("Calling a function with CSV is not implemented here.")
     else:
-        raise RestError(400, "PGRST102", f"Content-Type not acceptable: {wanted.media}")
+        raise RestError(400, "PGRST102", f"Content-Type not acceptable: {wanted.body_kind}")
     whole = statement.value(text, function.arguments[0].type) if function.arguments else ""
-    return function, f"{_sql_name(function)}({whole})"
+    return function, f"{_sql_name(functions.schema, function)}({whole})"
 
 
 def _arguments(wanted: Wanted) -> tuple[str, Mapping[str, object]]:
     """The text of the body and its keys. Of an array the first object counts; what has no keys becomes `[]`."""
-    columns = wanted.param("columns")
+    columns = wanted.query.columns
     body: object = wanted.json() if wanted.body or columns is not None else dict[str, object]()
     if isinstance(body, list) and body:
         rows = cast(list[object], body)
@@ -148,36 +145,38 @@ def _arguments(wanted: Wanted) -> tuple[str, Mapping[str, object]]:
     else:
         return "[]", {}
     if columns is not None:
-        arguments = {name: arguments.get(name) for name in columns.split(",")}
+        arguments = {name: arguments.get(name) for name in sorted(columns)}
     return wanted.text(), arguments
 
 
 def _called_by_json(
-    function: Function, body: str, arguments: Mapping[str, object], statement: Statement
+    schema: str, function: Function, body: str, arguments: Mapping[str, object], statement: Statement
 ) -> tuple[Function, str]:
     given = tuple(a for a in function.arguments if a.name in arguments)
     if not given:
-        return function, f"{_sql_name(function)}()"
+        return function, f"{_sql_name(schema, function)}()"
     # jsonb is parsed once for all arguments; json keeps the very text of a value where that can be seen.
     is_plain = all(a.type == "jsonb" or _is_plain(a.type, arguments[a.name]) for a in given)
     is_list = body.lstrip().startswith("[")
     statement.values.append(body)
-    return function, _applied(function, given, "jsonb" if is_plain else "json", is_list=is_list)
+    return function, _applied(schema, function, given, "jsonb" if is_plain else "json", is_list=is_list)
 
 
 def _is_plain(type_: str, value: object) -> bool:
     return type_ != "json" and not isinstance(value, dict | list | float)
 
 
-def _sql_name(function: Function) -> str:
-    return f"{SCHEMA}.{quoted(function.name)}"
+def _sql_name(schema: str, function: Function) -> str:
+    return f"{quoted(schema)}.{quoted(function.name)}"
 
 
 def _passed(argument: Argument, value: str) -> str:
     return f"{'variadic ' if argument.is_variadic else ''}{quoted(argument.name)} := {value}"
 
 
-def _applied_to_texts(function: Function, given: Mapping[str, list[str]], statement: Statement) -> str:
+def _applied_to_texts(
+    schema: str, function: Function, given: Mapping[str, list[str]], statement: Statement
+) -> str:
     """The function applied to texts; of several values of one name the last counts, or all for a variadic."""
     passed: list[str] = []
     for argument in function.arguments:
@@ -189,55 +188,46 @@ def _applied_to_texts(function: Function, given: Mapping[str, list[str]], statem
             passed.append(_passed(argument, f"array[{', '.join(each)}]::{argument.type}"))
         else:
             passed.append(_passed(argument, statement.value(values[-1], argument.type)))
-    return f"{_sql_name(function)}({', '.join(passed)})"
+    return f"{_sql_name(schema, function)}({', '.join(passed)})"
 
 
 @lru_cache(maxsize=512)
-def _applied(function: Function, given: tuple[Argument, ...], kind: str, *, is_list: bool) -> str:
+def _applied(
+    schema: str, function: Function, given: tuple[Argument, ...], kind: str, *, is_list: bool
+) -> str:
     """The function applied to arguments out of the body; as something to select from."""
     row = ", ".join(f"{quoted(a.name)} {a.type}" for a in given)
     passed = ", ".join(_passed(a, f"_body_.{quoted(a.name)}") for a in given)
     record = f"{kind}_to_record(($1::text::{kind}){' -> 0' if is_list else ''})"
-    return f"{record} as _body_ ({row}), lateral {_sql_name(function)}({passed})"
+    return f"{record} as _body_ ({row}), lateral {_sql_name(schema, function)}({passed})"
 
 
 def _sql(
-    function: Function,
-    source: str,
-    wanted: Wanted,
-    filters: Sequence[tuple[str, str]],
-    statement: Statement,
+    function: Function, source: str, wanted: Wanted, query: Query, schema: Schema, statement: Statement
 ) -> str:
-    is_bare = not filters and not any(
-        wanted.param(name) is not None for name in ("select", "order", "limit", "offset")
-    )
+    """Calls it and reads from what it returned like from a table, so that rows can embed what is related."""
+    media = wanted.media
+    shaped = (query.select, query.filters, query.logic, query.orders, query.spans, query.span)
+    is_bare = shaped == (ALL.select, (), (), (), (), ALL.span) and media == JSON_ARRAY
     if not function.is_set and is_bare and not wanted.prefer.get("count"):
         return _single_sql(function, source)
     columns = function.columns or {SCALAR: Column(SCALAR, function.type)}
-    name = Source(quoted(function.row_name), columns)
-    offset, limit = wanted.limits
-    condition = where(filters, name, statement)
+    table = Table(function.row_name, columns, (), schema.name)
+    scope = Scope(schema.name, schema.tables, schema.relations, wanted.max_rows)
+    root = plan(query, table, scope, source=SOURCE)
+    page = rows_sql.read(root, statement)
+    total = "null::bigint"
+    if wanted.prefer.get("count"):
+        total = f"(select count(*) from ({rows_sql.count(root, statement)}) as counted)"
     rows = "_row_.*" if function.columns is not None else f"_row_ as {SCALAR}"
-    picked = select_list(wanted.param("select"), name)
-    order = order_by(wanted.param("order"), name)
-    page = f"select {picked} from _called_ as {name.sql}{condition}{order} limit {limit} offset {offset}"
-    item = "_page_" if function.columns is not None or wanted.is_single else f"_page_.{SCALAR}"
-    total = (
-        f"(select count(*) from _called_ as {name.sql}{condition})"
-        if wanted.prefer.get("count")
-        else "null::bigint"
+    item = (
+        "page" if function.columns is not None or (function.is_set and media.is_single) else f"page.{SCALAR}"
     )
-    if function.is_set and not wanted.is_single:
-        body, count = f"coalesce(json_agg({item}), '[]')::text", "count(*)"
-    else:
-        item = item if function.is_set or function.columns is not None else f"_page_.{SCALAR}"
-        body, count = (
-            f"coalesce((json_agg({item}) -> 0)::text, 'null')",
-            "count(*)" if function.is_set else "1",
-        )
+    form = media if function.is_set else replace(media, is_single=True) if not media.is_csv else media
     return (
-        f"with _called_ as (select {rows} from {source} as _row_) "
-        f"select {body} as body, {count} as rows, {total} as total, {SAID} from ({page}) as _page_"
+        f"with {SOURCE} as (select {rows} from {source} as _row_) "
+        f"select {form.body('page', item=item)} as body, {'count(*)' if function.is_set else '1'} as rows, "
+        f"{total} as total, {SAID} from ({page}) as page"
     )
 
 

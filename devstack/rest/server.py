@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
-from urllib.parse import parse_qsl
 
 import asyncpg
 from aiohttp import web
@@ -25,8 +24,9 @@ from devstack.rest.options import (
     is_preflight,
     preflight,
 )
-from devstack.rest.request import JSON_MEDIA, READS, Wanted, accepts_single, check_profile, read_preferences
+from devstack.rest.request import READS, Profile, Wanted, read_profile, read_wanted
 from devstack.rest.sessions import Session, Sessions
+from devstack.rest.sql import quoted
 
 PREFIX: Final = "/rest/v1"
 METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS")
@@ -38,14 +38,29 @@ UNSAID: Final = frozenset({"content-length", "cookie"})
 
 
 class Rest:
-    """PostgREST's subset over one database. `poke` is called after each committed write."""
+    """PostgREST's subset over one database. `poke` is called after each committed write.
 
-    def __init__(self, dsn: str, *, keys: Keys, faults: RestFaults, poke: Callable[[], None]) -> None:
+    `schemas` are exposed, the first unless a profile header says otherwise; `extra_search_path` are those
+    whose functions and types are found too. `max_rows` cuts every read, None does not.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        keys: Keys,
+        faults: RestFaults,
+        poke: Callable[[], None],
+        schemas: Sequence[str] = ("public", "graphql_public"),
+        extra_search_path: Sequence[str] = ("public", "extensions"),
+        max_rows: int | None = 1000,
+    ) -> None:
         self._sessions = Sessions(dsn)
         self._keys = keys
         self._faults = faults
         self._poke = poke
-        self._cache = Cache(self._sessions)
+        self._schemas, self._extra, self._max_rows = schemas, extra_search_path, max_rows
+        self._cache = Cache(self._sessions, schemas, extra_search_path)
 
     async def start(self) -> None:
         """Reads the catalog and listens for its changes; raises RestError without a database."""
@@ -75,17 +90,17 @@ class Rest:
         is_rpc, name = _resource(request.method, path)
         if is_preflight(request):
             return Answer(200, preflight(request.headers))
-        check_profile(request.method, request.headers)
-        settings = self._settings(request, path)
+        profile = read_profile(request, self._schemas)
+        settings = self._settings(request, path, profile)
         if not name and not is_rpc:
             return _root(request.method)
-        wanted = await _wanted(request, name, is_rpc=is_rpc)
+        wanted = await read_wanted(request, name, profile, max_rows=self._max_rows, is_call=is_rpc)
         answer = await self._perform(wanted, settings, is_rpc=is_rpc)
         if request.method not in READS:
             self._poke()
         return answer
 
-    def _settings(self, request: web.Request, path: str) -> dict[str, str]:
+    def _settings(self, request: web.Request, path: str, profile: Profile) -> dict[str, str]:
         """Role, claims and request facts, as the database's functions and policies see them."""
         authorization = self._keys.authorization(request.headers)
         claims = self._claims(authorization)
@@ -96,6 +111,7 @@ class Rest:
             headers["authorization"] = authorization
         return {
             "request.jwt.claims": _json(dict(sorted({"role": role, **claims}.items()))),
+            "search_path": ", ".join(map(quoted, (profile.schema, *self._extra))),
             "request.method": request.method,
             "request.path": path,
             "request.headers": _json(headers),
@@ -127,10 +143,11 @@ class Rest:
     async def _attempt(
         self, known: Known, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool
     ) -> Answer:
-        role = settings["role"]
+        role, schema = settings["role"], wanted.profile.schema
+        functions = known.functions[schema]
         if wanted.method == "OPTIONS" and is_rpc:
-            return allowed_on_function(known.functions, wanted)
-        call = rpc.planned(known.functions, wanted) if is_rpc else None
+            return allowed_on_function(functions, wanted)
+        call = rpc.planned(functions, known.schemas[schema], wanted) if is_rpc else None
         settings = known.roles.settings_of(role) | settings | (call.settings if call is not None else {})
         tries = TRIES
         while True:
@@ -146,12 +163,13 @@ class Rest:
 
 
 async def _served(session: Session, known: Known, wanted: Wanted, call: rpc.Call | None) -> Answer:
+    schema = known.schemas[wanted.profile.schema]
     try:
         if call is not None:
             return await call.run(session)
         if wanted.method == "OPTIONS":
-            return await allowed_on_table(session, known.schema.table(wanted.name))
-        return await tables.serve(session, known.schema, wanted)
+            return await allowed_on_table(session, schema.table(wanted.name))
+        return await tables.serve(session, schema, wanted)
     except (
         asyncpg.PostgresWarning
     ) as error:  # class 01 or 02, raised as an error; it is immutable and cannot travel
@@ -173,24 +191,6 @@ def _root(method: str) -> Answer:
     if method == "OPTIONS":
         return allowed("OPTIONS,GET,HEAD")
     raise not_implemented("The description of the whole API (OpenAPI) at /rest/v1/ is not implemented here.")
-
-
-async def _wanted(request: web.Request, name: str, *, is_rpc: bool) -> Wanted:
-    media = request.headers.get("Content-Type", JSON_MEDIA).partition(";")[0].strip().lower()
-    if media != JSON_MEDIA and request.method not in READS and not is_rpc:
-        raise not_implemented(
-            f"Request bodies of type {media} are not implemented here; send application/json."
-        )
-    return Wanted(
-        method=request.method,
-        name=name,
-        params=parse_qsl(request.query_string, keep_blank_values=True),
-        prefer=read_preferences(request.headers.getall("Prefer", [])),
-        is_single=accepts_single(request.headers.get("Accept", "*/*")),
-        body=await request.read(),
-        media=media,
-        range_header=request.headers.get("Range") if request.method in READS else None,
-    )
 
 
 def _json(value: dict[str, object] | dict[str, str]) -> str:

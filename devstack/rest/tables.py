@@ -1,223 +1,279 @@
-"""Reads and writes of tables and views: one statement per request, built from the query string."""
+"""Reads and writes of tables and views: from a request to one statement, and from its row to the answer."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
-from devstack.rest.answer import SAID, Answer, Plan, as_said, content_range, run, with_body
-from devstack.rest.errors import RestError, not_implemented, not_one_row
-from devstack.rest.query import Source, Statement, literal, order_by, quoted, select_list, where
-from devstack.rest.request import Wanted
-from devstack.rest.schema import SCHEMA, Column, Schema, Table
+from devstack.rest import sql
+from devstack.rest.answer import SAID, Answer, as_said, content_range, planned_rows, with_body
+from devstack.rest.catalogue import Table
+from devstack.rest.errors import RestError, not_one_row
+from devstack.rest.payload import Payload, read_payload
+from devstack.rest.plan import Node, Planned, Scope, plan, planned
+from devstack.rest.request import READS, UNSATISFIABLE, Wanted
+from devstack.rest.schema import Schema
+from devstack.rest.sql import Statement
+from devstack.rest.writes import INSERTED_ROWS, SOURCE, Upsert, delete, insert, location, returned, update
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from devstack.rest.sessions import Session
+    from devstack.rest.sessions import Connection, Session
+
+COUNTED_HERE: Final = ("exact", "estimated")
+PLANNED: Final = ("planned", "estimated")
 
 
 async def serve(session: Session, schema: Schema, wanted: Wanted) -> Answer:
     """One request on a table."""
+    wanted = await _with_known_timezone(session, wanted)
+    if wanted.method in READS:
+        return await _read(session, schema, wanted)
+    change = _understood(schema, wanted)
+    row = await _changed(session, change)
+    return _answered(change, row)
+
+
+async def _with_known_timezone(session: Session, wanted: Wanted) -> Wanted:
+    """A time zone that PostgreSQL does not know is a preference that is not understood."""
+    zone = wanted.prefer.get("timezone")
+    known = "select exists (select from pg_catalog.pg_timezone_names where name = $1)"
+    if zone is None or await session.connection.fetchval(known, zone):
+        return wanted
+    return replace(wanted, prefer=wanted.prefer.without("timezone"))
+
+
+@contextlib.asynccontextmanager
+async def _transaction(session: Session, wanted: Wanted, *, is_needed: bool) -> AsyncGenerator[Connection]:
+    """The connection, in a transaction of several statements only where there are several."""
+    connection, zone = session.connection, wanted.prefer.get("timezone")
+    if not is_needed and zone is None:
+        yield connection
+        return
+    async with connection.transaction():
+        if zone is not None:
+            await connection.execute("select pg_catalog.set_config('timezone', $1, true)", zone)
+        yield connection
+
+
+# Reads ---------------------------------------------------------------------------------------------------
+
+
+async def _read(session: Session, schema: Schema, wanted: Wanted) -> Answer:
+    span = wanted.span()
     table = schema.table(wanted.name)
-    if wanted.method in ("GET", "HEAD"):
-        return await _read(session, table, wanted)
-    if wanted.method == "POST":
-        return await _insert(session, table, wanted)
-    if wanted.method in ("PATCH", "DELETE"):
-        return await _change(session, table, wanted)
-    raise not_implemented(f"{wanted.method} on a table is not implemented here.")
-
-
-def _source(table: Table) -> Source:
-    return Source(f"{SCHEMA}.{quoted(table.name)}", table.columns)
-
-
-async def _read(session: Session, table: Table, wanted: Wanted) -> Answer:
-    source, statement = _source(table), Statement()
-    offset, limit = wanted.limits
-    condition = where(wanted.filters, source, statement)
-    picked = select_list(wanted.param("select"), source)
-    order = order_by(wanted.param("order"), source)
-    total = (
-        f"(select count(*) from {source.sql}{condition})" if wanted.prefer.get("count") else "null::bigint"
-    )
-    sql = (
-        f"select {_body(wanted, '_page_')} as body, count(*) as rows, {total} as total from "
-        f"(select {picked} from {source.sql}{condition}{order} limit {limit} offset {offset}) as _page_"
-    )
-    row = await run(session, Plan(sql, tuple(statement.values), is_read_only=True), wanted)
-    rows, count = int(row["rows"]), None if row["total"] is None else int(row["total"])
-    if wanted.is_single and rows != 1:
-        raise not_one_row(rows)
+    scope = Scope(schema.name, schema.tables, schema.relations, wanted.max_rows)
+    root = plan(replace(wanted.query, span=span), table, scope)
+    media, how = wanted.media, wanted.prefer.get("count")
+    wanted.prefer.check()
+    statement = Statement()
+    page = sql.read(root, statement)
+    total = "null::bigint"
+    if how in COUNTED_HERE:
+        most = f" limit {wanted.max_rows + 1}" if how == "estimated" and wanted.max_rows is not None else ""
+        total = f"(select count(*) from ({sql.count(root, statement)}{most}) as counted)"
+    body = "''" if wanted.method == "HEAD" else media.body("page")
+    text = f"select {body} as body, count(*) as rows, {total} as total, {SAID} from ({page}) as page"
+    async with _transaction(session, wanted, is_needed=how in PLANNED) as connection:
+        row = cast("asyncpg.Record", await connection.fetchrow(text, *statement.values))
+        if media.is_single and row["rows"] != 1:
+            raise not_one_row(row["rows"])
+        count = await _total(connection, root, row["total"], wanted)
     headers = {
-        "Content-Range": content_range(offset, rows, count),
+        "Content-Range": content_range(span.first, row["rows"], count),
         "Content-Location": wanted.location,
-        **wanted.prefer.applied("count"),
+        **wanted.prefer.applied("count", "handling", "timezone"),
     }
-    if count is not None and offset > count:
-        details = f"An offset of {offset} was requested, but there are only {count} rows."
-        beyond = RestError(416, "PGRST103", "Requested range not satisfiable", details)
-        return with_body(wanted, beyond.body().decode(), headers, 416)
-    return with_body(wanted, row["body"], headers, 206 if count is not None and rows < count else 200)
+    if count is not None and span.first > count:
+        details = f"An offset of {span.first} was requested, but there are only {count} rows."
+        beyond = RestError(416, "PGRST103", UNSATISFIABLE, details).body().decode()
+        return with_body(wanted, beyond, headers, 416)
+    status = 206 if count is not None and row["rows"] < count else 200
+    return as_said(with_body(wanted, row["body"], headers, status), row)
 
 
-async def _insert(session: Session, table: Table, wanted: Wanted) -> Answer:
-    if wanted.filters:
-        raise not_implemented("Filters on an INSERT are not implemented here.")
-    body = wanted.json()
-    columns = _columns_of(table, wanted, body)
-    statement = Statement([wanted.body.decode()])
-    if columns:
-        names = ", ".join(quoted(column.name) for column in columns)
-        what = f"({names}) select {_values(columns, wanted)} from {_rows(columns, wanted, body)}"
-    else:
-        # An empty array inserts nothing, an empty object one row of defaults; both have no columns.
-        statement.values.clear()
-        what = "default values" if body == {} else f"select {_null_row(table)} where false"
-    conflict = _on_conflict(table, columns, wanted)
-    sql = _changing(f"insert into {_source(table).sql} {what}{conflict}", table, wanted)
-    row = await run(session, Plan(sql, tuple(statement.values)), wanted)
-    rows = int(row["rows"])
-    total = rows if wanted.prefer.get("count") else None
-    headers = {
-        "Content-Range": content_range(0, 0, total),
-        **wanted.prefer.applied("resolution", "missing", "return", "count", "handling", "max-affected"),
-    }
-    merged = wanted.prefer.get("resolution") == "merge-duplicates" and 0 < rows == int(row["updated"] or 0)
-    return _changed(wanted, row, headers, with_rows=200 if merged else 201, without=200 if merged else 201)
+async def _total(connection: Connection, root: Node, counted: int | None, wanted: Wanted) -> int | None:
+    """How many rows there are: as counted, or as PostgreSQL plans with."""
+    how = wanted.prefer.get("count")
+    if how not in PLANNED:
+        return counted
+    statement = Statement()
+    text = f"explain (format json) {sql.count(root, statement)}"
+    guessed = planned_rows(await connection.fetchval(text, *statement.values))
+    if how == "planned":
+        return guessed
+    is_beyond = counted is not None and wanted.max_rows is not None and counted > wanted.max_rows
+    return max(counted or 0, guessed) if is_beyond else counted
 
 
-async def _change(session: Session, table: Table, wanted: Wanted) -> Answer:
-    for name in ("order", "limit", "offset"):
-        if wanted.param(name) is not None:
-            raise not_implemented(f"{wanted.method} with '{name}' is not implemented here.")
-    source, statement = _source(table), Statement()
-    if wanted.method == "DELETE":
-        sql = f"delete from {source.sql}{where(wanted.filters, source, statement)}"
-    else:
-        body = wanted.json()
-        if not isinstance(body, dict):
-            raise not_implemented("An UPDATE takes one JSON object here.")
-        columns = _columns_of(table, wanted, cast(object, body))
-        if not columns:
-            return _changed_nothing(wanted)
-        statement.values.append(wanted.body.decode())
-        changes = ", ".join(f"{quoted(column.name)} = _body_.{quoted(column.name)}" for column in columns)
-        condition = where(wanted.filters, source, statement)
-        sql = f"update {source.sql} set {changes} from {_rows(columns, wanted, {})}{condition}"
-    row = await run(session, Plan(_changing(sql, table, wanted), tuple(statement.values)), wanted)
-    rows = int(row["rows"])
-    total = rows if wanted.prefer.get("count") else None
-    shown = rows if wanted.method == "PATCH" else 0
-    headers = {
-        "Content-Range": content_range(0, shown, total),
-        **wanted.prefer.applied("return", "count", "handling", "max-affected"),
-    }
-    return _changed(wanted, row, headers, with_rows=200, without=204)
+# Changes -------------------------------------------------------------------------------------------------
 
 
-def _changed_nothing(wanted: Wanted) -> Answer:
-    headers = {"Content-Range": "*/*", **wanted.prefer.applied("return")}
-    if wanted.prefer.get("return") == "representation":
-        return with_body(wanted, "[]", headers)
-    return Answer(204, headers)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A request that changes rows, understood: its statement, and what the answer is made with."""
+
+    wanted: Wanted
+    table: Table
+    text: str
+    values: Sequence[str | None]
+    upsert: Upsert | None = None
 
 
-def _changed(
-    wanted: Wanted, row: asyncpg.Record, headers: dict[str, str], *, with_rows: int, without: int
-) -> Answer:
-    returned = wanted.prefer.get("return")
-    if returned == "representation":
-        return as_said(with_body(wanted, row["body"], headers, with_rows), row)
-    if returned == "headers-only" and wanted.method == "POST" and row["body"] is not None:
-        found = cast(list[dict[str, object]], json.loads(row["body"]))
-        if len(found) == 1:
-            keys = "&".join(f"{quote(k)}=eq.{quote(str(v))}" for k, v in found[0].items())
-            headers = {"Location": f"/{wanted.name}?{keys}", **headers}
-    return as_said(Answer(without, headers), row)
-
-
-def _changing(sql: str, table: Table, wanted: Wanted) -> str:
-    """The changing statement, wrapped so that it returns one row about what it did."""
-    source, returned = _source(table), wanted.prefer.get("return")
-    if returned == "representation":
-        returning, body = select_list(wanted.param("select"), source), _body(wanted, "_page_")
-    elif returned == "headers-only" and table.primary_key:
-        returning = ", ".join(source.path(name)[0] for name in table.primary_key)
-        body = "json_agg(_page_)::text"
-    else:
-        returning, body = "1", "null::text"
-    return (
-        f"with _page_ as ({sql} returning {returning}) select {body} as body, count(*) as rows, "
-        f"current_setting('devstack.updated', true) as updated, {SAID} from _page_"
+def _understood(schema: Schema, wanted: Wanted) -> Change:
+    query, columns = wanted.query, wanted.query.columns if wanted.method in ("POST", "PATCH") else None
+    span = wanted.span()
+    if wanted.method == "PUT" and (span.first or span.last is not None):
+        message = "limit/offset querystring parameters are not allowed for PUT"
+        raise RestError(400, "PGRST114", message)
+    payload = None
+    if wanted.method != "DELETE":
+        payload = read_payload(wanted.text(), wanted.body_kind, columns)
+    table = schema.table(wanted.name)
+    scope = Scope(schema.name, schema.tables, schema.relations, None)
+    root = plan(query, table, scope, source=SOURCE, is_change=True)
+    statement, upsert = Statement(), _upsert(table, wanted)
+    changing = _changing(root, table, payload, wanted, statement, upsert)
+    wanted.prefer.check()
+    media = wanted.media
+    how = wanted.prefer.get("return")
+    is_shown = how == "representation"
+    page = sql.read(root, statement) if is_shown else f"select * from {SOURCE}"
+    body = media.body("page") if is_shown else "''"
+    where = (
+        location(table.primary_key) if how == "headers-only" and wanted.method == "POST" else "null::text[]"
     )
-
-
-def _body(wanted: Wanted, rows: str) -> str:
-    if wanted.is_single:
-        return f"(json_agg({rows}) -> 0)::text"
-    return f"coalesce(json_agg({rows}), '[]')::text"
-
-
-def _null_row(table: Table) -> str:
-    """A row of nulls in the table's shape."""
-    return ", ".join(f"null::{column.type}" for column in table.columns.values())
-
-
-def _columns_of(table: Table, wanted: Wanted, body: object) -> list[Column]:
-    """The columns that a body writes: those named by `columns=`, else the keys of its objects."""
-    rows = cast(list[object], body) if isinstance(body, list) else [body]
-    objects = [cast(dict[str, object], row) for row in rows if isinstance(row, dict)]
-    if len(objects) != len(rows):
-        raise RestError(400, "PGRST102", "All object keys must match")
-    listed = wanted.param("columns")
-    if listed is not None:
-        names: Sequence[str] = [name.strip().strip('"') for name in listed.split(",")]
-    else:
-        names = list(objects[0]) if objects else []
-        if any(row.keys() != objects[0].keys() for row in objects):
-            raise RestError(400, "PGRST102", "All object keys must match")
-    for name in names:
-        if name not in table.columns:
-            message = f"Could not find the '{name}' column of '{table.name}' in the schema cache"
-            raise RestError(400, "PGRST204", message)
-    return [table.columns[name] for name in names]
-
-
-def _rows(columns: Sequence[Column], wanted: Wanted, body: object) -> str:
-    """The body as rows, named _body_; with missing=default each row comes with its JSON as _given_."""
-    row = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
-    if wanted.prefer.get("missing") == "default":
-        each = "json_array_elements($1::json)" if isinstance(body, list) else "(select $1::json)"
-        return f"{each} as _given_ (value), lateral json_to_record(_given_.value) as _body_ ({row})"
-    function = "json_to_recordset" if isinstance(body, list) else "json_to_record"
-    return f"{function}($1::json) as _body_ ({row})"
-
-
-def _values(columns: Sequence[Column], wanted: Wanted) -> str:
-    defaults = wanted.prefer.get("missing") == "default"
-    return ", ".join(
-        f"case when _given_.value::jsonb ? {literal(column.name)} "
-        f"then _body_.{quoted(column.name)} else {column.default} end"
-        if defaults and column.default
-        else f"_body_.{quoted(column.name)}"
-        for column in columns
+    text = (
+        f"with {SOURCE} as ({changing}) select {body} as body, count(*) as rows, {where} as location, "
+        f"{INSERTED_ROWS} as inserted, {SAID} from ({page}) as page"
     )
+    return Change(wanted, table, text, statement.values, upsert)
 
 
-def _on_conflict(table: Table, columns: Sequence[Column], wanted: Wanted) -> str:
+def _upsert(table: Table, wanted: Wanted) -> Upsert | None:
+    if wanted.method == "PUT":
+        return Upsert(table.primary_key, "merge-duplicates")
     resolution = wanted.prefer.get("resolution")
-    named = wanted.param("on_conflict")
-    keys = [name.strip() for name in named.split(",")] if named else list(table.primary_key)
-    if resolution is None or not keys or not columns:
-        return ""
-    target = f" on conflict ({', '.join(quoted(key) for key in keys)})"
-    if resolution == "ignore-duplicates":
-        return f"{target} do nothing"
-    changes = ", ".join(f"{quoted(column.name)} = excluded.{quoted(column.name)}" for column in columns)
-    # Counts the rows that were there already, for the status: 200 when nothing was new.
-    counted = "coalesce(nullif(current_setting('devstack.updated', true), ''), '0')::int + 1"
-    return f"{target} do update set {changes} where set_config('devstack.updated', ({counted})::text, true) <> ''"
+    if wanted.method != "POST" or resolution is None:
+        return None
+    named = wanted.query.on_conflict
+    keys = table.primary_key if named is None else named
+    return Upsert(keys, "merge-duplicates" if resolution == "merge-duplicates" else "ignore-duplicates")
+
+
+def _changing(
+    root: Node,
+    table: Table,
+    payload: Payload | None,
+    wanted: Wanted,
+    statement: Statement,
+    upsert: Upsert | None,
+) -> str:
+    returning = "1"
+    if wanted.prefer.get("return") in ("representation", "headers-only"):
+        returning = returned(root, table.primary_key)
+    where = _root_conditions(wanted)
+    if payload is None:
+        return delete(root, statement, where=where, returning=returning)
+    applies_defaults = wanted.prefer.get("missing") == "default"
+    if wanted.method == "PATCH":
+        return update(
+            root,
+            table,
+            payload,
+            statement,
+            where=where,
+            returning=returning,
+            applies_defaults=applies_defaults,
+        )
+    if wanted.method == "PUT":
+        _check_put(table, wanted)
+        return insert(root, table, payload, statement, returning=returning, upsert=upsert, only=where)
+    return insert(
+        root, table, payload, statement, returning=returning, upsert=upsert, applies_defaults=applies_defaults
+    )
+
+
+def _root_conditions(wanted: Wanted) -> list[Planned]:
+    """The filters on the table itself; and, as with PostgREST, all logic, even that on embedded tables."""
+    query = wanted.query
+    filters = [each for path, each in query.filters if not path]
+    return [planned(each) for each in (*filters, *(each for _, each in query.logic))]
+
+
+def _check_put(table: Table, wanted: Wanted) -> None:
+    query = wanted.query
+    plain = all(
+        each.operation.name == "eq" and not each.operation.is_negated and each.operation.quantifier is None
+        for path, each in query.filters
+        if not path
+    )
+    if query.logic or not table.primary_key or query.fields != frozenset(table.primary_key) or not plain:
+        message = "Filters must include all and only primary key columns with 'eq' operators"
+        raise RestError(405, "PGRST105", message)
+
+
+async def _changed(session: Session, change: Change) -> asyncpg.Record:
+    """Runs the statement; undoes it when the number of rows is not what was asked for."""
+    wanted = change.wanted
+    is_put, limit = wanted.method == "PUT", wanted.prefer.max_affected
+    is_single = wanted.is_single and not is_put
+    is_limited = limit is not None and wanted.method in ("PATCH", "DELETE")
+    async with _transaction(session, wanted, is_needed=is_put or is_single or is_limited) as connection:
+        row = cast("asyncpg.Record", await connection.fetchrow(change.text, *change.values))
+        rows = int(row["rows"])
+        if is_put and rows != 1:
+            message = "Payload values do not match URL in primary key column(s)"
+            raise RestError(400, "PGRST115", message)
+        if is_single and rows != 1:
+            raise not_one_row(rows)
+        if is_limited and limit is not None and rows > limit:
+            message = "Query result exceeds max-affected preference constraint"
+            raise RestError(400, "PGRST124", message, f"The query affects {rows} rows")
+    return row
+
+
+def _answered(change: Change, row: asyncpg.Record) -> Answer:
+    wanted, rows = change.wanted, int(row["rows"])
+    total = rows if wanted.prefer.get("count") in COUNTED_HERE else None
+    headers: dict[str, str] = {}
+    if row["location"]:
+        pairs = (each.partition("=") for each in cast(list[str], row["location"]))
+        keys = "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, _, value in pairs)
+        headers["Location"] = f"/{wanted.name}?{keys}"
+    if wanted.method != "PUT":
+        headers["Content-Range"] = content_range(0, rows if wanted.method == "PATCH" else 0, total)
+    headers |= wanted.prefer.applied(*_told(change))
+    status, otherwise = _statuses(change, row["inserted"])
+    if wanted.prefer.get("return") == "representation":
+        return as_said(with_body(wanted, row["body"], headers, status), row)
+    return as_said(Answer(otherwise, headers), row)
+
+
+def _told(change: Change) -> list[str]:
+    """The preferences that an answer to this method speaks of."""
+    method = change.wanted.method
+    told = ["return", "count", "handling", "timezone"]
+    if method in ("POST", "PATCH"):
+        told.append("missing")
+    if method in ("PATCH", "DELETE"):
+        told.append("max-affected")
+    if method == "POST" and change.upsert is not None and change.upsert.keys:
+        told.append("resolution")
+    return told
+
+
+def _statuses(change: Change, inserted: int | None) -> tuple[int, int]:
+    """The status with a body and without."""
+    merges = change.upsert is not None and change.upsert.resolution == "merge-duplicates"
+    is_new = inserted is not None and inserted > 0
+    if change.wanted.method == "POST":
+        created = 201 if is_new or not merges else 200
+        return created, created
+    if change.wanted.method == "PUT":
+        return (201 if is_new else 200), 204
+    return 200, 204

@@ -34,7 +34,6 @@ BACK_AT_ONCE = (
     "the database is back, but PostgREST looks for it only after pauses of 1, 2, 4, 8 … 32 s; the stack looks at the "
     "next request. The fault `schema_cache` makes it answer so as long as a test likes"
 )
-NOT_HERE = "501: not implemented"
 
 
 def _each(recording: str, what: str, reason: str, *cases: str) -> tuple[Difference, ...]:
@@ -55,8 +54,6 @@ REST = (
     *_each("pgrst12_02_rpc", "answered at all", NEVER, "SQLSTATE 40001"),
     *_each("pgrst12_02_rpc", "body", NEVER, "SQLSTATE 40P01"),
     *_each("pgrst14_02_rpc", "answered at all", NEVER, "SQLSTATE 40P01"),
-    *_each("pgrst14_05_read", WHOLE, NOT_HERE, "count=planned", "count=estimated", "csv", "PUT"),
-    *_each("pgrst14_05_read", "status, body, header proxy-status", NOT_HERE, "embed no relation"),
     *_each("pgrst14_08_db_down", WHOLE, BACK_AT_ONCE, *(f"after start {n}" for n in range(14))),
     *_each("pgrst14_10_serialization_40001", "answered at all", NEVER, "SQLSTATE 40001"),
 )

@@ -26,7 +26,7 @@ EXPECTED: dict[str, tuple[int, object, str | None]] = {
     "rpcVoid": (204, None, None),
     "rpcError": (400, None, "PJ001"),
     "rpcNone": (404, None, "PGRST202"),
-    "embed": (501, None, "DEVSTACK"),
+    "embed": (400, None, "PGRST200"),
 }
 
 
