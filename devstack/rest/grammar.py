@@ -58,7 +58,6 @@ SIMPLE: Final = ("neq", "cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj")
 QUANTIFIED: Final = ("eq", "gte", "gt", "lte", "lt", "like", "ilike", "match", "imatch")
 SEARCHES: Final = ("fts", "plfts", "phfts", "wfts")
 IS_VALUES: Final = ("null", "not_null", "true", "false", "unknown")
-AGGREGATES: Final = ("sum", "avg", "count", "max", "min")
 
 Parameters = tuple[str | None, Literal["inner", "left"] | None]
 

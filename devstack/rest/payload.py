@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 from urllib.parse import parse_qsl
@@ -71,10 +71,12 @@ def _checked_csv(text: str) -> Payload:
     if not lines:
         raise RestError(400, "PGRST102", 'parse error (not enough input) at ""')
     names, *rows = lines
-    if any(len(row) < len(names) for row in rows):
+    values = [_row(names, cells) for cells in rows]
+    if any(value.keys() != values[0].keys() for value in values):
         raise RestError(400, "PGRST102", "All lines must have same number of fields")
-    values = [
-        {name: None if cell == "NULL" else cell for name, cell in zip(names, row, strict=False)}
-        for row in rows
-    ]
-    return Payload(json.dumps(values), tuple(sorted(set(names))) if rows else ())
+    return Payload(json.dumps(values), tuple(sorted(values[0])) if values else ())
+
+
+def _row(names: Sequence[str], cells: Sequence[str]) -> dict[str, str | None]:
+    """One line; what its end lacks, the row does not have."""
+    return {name: None if cell == "NULL" else cell for name, cell in zip(names, cells, strict=False)}

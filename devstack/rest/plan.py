@@ -24,10 +24,8 @@ from devstack.rest.tree import (
     SelectRelation,
     Span,
 )
-from devstack.rest.tree import Field as FieldOf
 
 EMPTY: Final[Mapping[str, Column]] = {}
-STAR: Final = SelectField(FieldOf("*"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ class Relation:
             ORDER[self.kind],
             self.constraint,
             self.columns,
+            self.is_parent,
             inner,
             self.from_view,
             self.to_view,

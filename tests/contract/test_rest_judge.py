@@ -1,8 +1,5 @@
 """A real PostgREST as the second judge: the same requests over two copies of one database get the same answers."""
 
-import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,10 +8,10 @@ import asyncpg
 import pytest
 
 from devstack.gateway import Gateway
-from devstack.keys import JWT_SECRET, mint
+from devstack.keys import mint
+from tests.contract.judge import judging
 from tests.contract.recorded import Reply, steady
 from tests.contract.rest_cases import CALLS, READS, WRITES, Case
-from tests.skips import POSTGREST
 
 # The judge that npm carries is version 12; these are worded differently since, and the recordings hold our words.
 REWORDED = {"PGRST100", "PGRST116", "PGRST202", "PGRST204"}
@@ -42,28 +39,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def judge(recorded_database: str, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[str]:
+async def judge(recorded_database: str, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a real PostgREST over the database."""
-    binary = POSTGREST.path()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = tmp_path / "postgrest.conf"
-    config.write_text(
-        f'db-uri = "{recorded_database.replace("//postgres", "//authenticator")}"\n'
-        'db-schemas = "public, graphql_public"\ndb-extra-search-path = "public, extensions"\ndb-anon-role = "anon"\n'
-        f'jwt-secret = "{JWT_SECRET}"\ndb-max-rows = 1000\nserver-host = "127.0.0.1"\nserver-port = {port}\n'
-        'log-level = "crit"\n'
-    )
-    log = (tmp_path / "postgrest.log").open("wb")
-    process = await asyncio.create_subprocess_exec(str(binary), str(config), stdout=log, stderr=log)
-    try:
-        await _until_up(session, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-        log.close()
+    async with judging(recorded_database, tmp_path, table="nopk") as url:
+        yield url
 
 
 async def test_real_server_and_ours_give_the_same_answers(
@@ -94,15 +73,3 @@ async def _send(session: aiohttp.ClientSession, url: str, case: Case) -> Reply:
     async with session.request(case.method, url + case.path, json=case.body, headers=headers) as response:
         reply = steady(response.status, dict(response.headers), await response.text())
     return Reply(reply.status, {k: v for k, v in reply.headers.items() if k in COMPARED}, reply.body)
-
-
-async def _until_up(session: aiohttp.ClientSession, url: str) -> None:
-    """Waits until it has read the schema: before that it refuses the connection or answers 503."""
-    headers = {"Authorization": f"Bearer {mint('service_role')}"}
-    async with asyncio.timeout(20):
-        while True:
-            with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with session.get(f"{url}/nopk", headers=headers) as up:
-                    if up.status == 200:
-                        return
-            await asyncio.sleep(0.02)
