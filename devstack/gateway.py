@@ -27,6 +27,7 @@ LOG: Final = logging.getLogger("devstack.gateway")
 MAX_BODY: Final = 64 * 1024 * 1024
 REALTIME: Final = "/realtime/v1"
 WEBSOCKET: Final = REALTIME + "/websocket"
+BROADCAST: Final = REALTIME + "/api/broadcast"
 FAULTS: Final = "/_devstack/faults"
 
 
@@ -121,6 +122,8 @@ class Gateway:
         app.router.add_get(FAULTS, self._show_faults)
         app.router.add_post(FAULTS, self._set_faults)
         app.router.add_get(WEBSOCKET, self.realtime.handle)
+        app.router.add_post(BROADCAST, self.realtime.api.batch)
+        app.router.add_post(BROADCAST + "/{topic}/events/{event}", self.realtime.api.single)
         app.router.add_route("*", PREFIX + "/{path:.*}", self._rest.handle)
         app.router.add_route("*", AUTH + "/{path:.*}", self._auth.handle)
         app.router.add_route("*", "/{path:.*}", _elsewhere)

@@ -65,16 +65,29 @@ class Frame:
 def decode(text: str, version: Version) -> Push | None:
     """What the client sent, or None for a frame that the server passes over without a word."""
     try:
-        sent: object = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        if "\\u" in text:
-            json.dumps(sent, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
+        sent = parse(text)
+    except ValueError:
         return None
-    if text.count("[") + text.count("{") > DEEPEST and _depth(sent) > DEEPEST:
-        return None  # else it would have to be written again somewhere deeper in the stack
     if version == "1.0.0":
         return _decode_object(sent)
     return _decode_array(sent)
+
+
+def parse(text: str) -> object:
+    """The value of a JSON text, read as strictly as Realtime reads it; raises ValueError.
+
+    Python's reader lets through what no other JSON parser takes (NaN, half a surrogate pair); and what lies too
+    deep could not be written again from somewhere deeper in the stack.
+    """
+    try:
+        value: object = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
+        raise ValueError("nested too deep")
+    return value
 
 
 def decode_binary(data: bytes) -> Push | None:

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from devstack.keys import LOCAL, Keys
 from devstack.realtime import tokens
+from devstack.realtime.api import Api
 from devstack.realtime.changes import Changes
 from devstack.realtime.channel import SUBSCRIBED
 from devstack.realtime.database import Database
@@ -63,6 +64,7 @@ class Realtime:
         self._services = Services(
             keys, self.timing, self._changes, self._rooms, self._messages, self._database
         )
+        self.api = Api(self._services, faults)
         self._sockets: dict[Socket, asyncio.Transport | None] = {}
         self._task: asyncio.Task[None] | None = None
 
