@@ -20,11 +20,13 @@ from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from tests.waiting import until
 
-MADE = Path(__file__).with_name("stories.sql").read_text()
+MADE = Path(__file__).with_name("project.sql").read_text()
 NAMED = ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_KEY", "DATABASE_URL")
 CLEARED = """
     drop table if exists PREFIX_notes, PREFIX_books, PREFIX_authors cascade;
-    drop function if exists PREFIX_add, PREFIX_refuse, PREFIX_me;
+    drop function if exists PREFIX_add, PREFIX_refuse, PREFIX_me, PREFIX_shout;
+    drop policy if exists PREFIX_hear on realtime.messages;
+    drop policy if exists PREFIX_speak on realtime.messages;
     delete from auth.users where starts_with(email, 'PREFIX.');
 """
 

@@ -15,6 +15,7 @@ from tests.clients.conftest import Project
 from tests.skips import CHROMIUM, SUPABASE_JS
 
 HERE = Path(__file__).parent
+STORIES = HERE / "stories"
 # Without these a browser looks up its maker's hosts at every start, and as root it refuses to start at all.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -75,9 +76,8 @@ async def _output(*command: str) -> bytes:
 @asynccontextmanager
 async def _page(modules: Path) -> AsyncIterator[str]:
     """Serves the page with the stories from an origin of its own."""
-    files = {
+    files = {f"/stories/{path.name}": path for path in STORIES.glob("*.mjs")} | {
         "/": HERE / "page.html",
-        "/stories.mjs": HERE / "stories.mjs",
         "/supabase.js": modules / "@supabase" / "supabase-js" / "dist" / "umd" / "supabase.js",
     }
 

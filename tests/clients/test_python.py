@@ -87,6 +87,36 @@ async def test_changes_of_ones_own_rows(project: Project, connect: Connect) -> N
         assert heard == ["mine"]
 
 
+async def test_broadcast_and_presence(project: Project, connect: Connect) -> None:
+    una, max_ = await connect(project.key), await connect(project.key)
+    name = f"{project.prefix} room"
+    config = {
+        "config": {"broadcast": {"self": True, "ack": True}, "presence": {"key": "una", "enabled": True}}
+    }
+    hers, his = una.channel(name, config), max_.channel(name, {"config": {"presence": {"key": "max"}}})
+    heard: list[int] = []
+    joined: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        heard.append(event["payload"]["n"])
+
+    def see(key: str, *_: object) -> None:
+        joined.append(key)
+
+    hers.on_broadcast("word", hear).on_presence_join(see)
+    await hers.subscribe()
+    await his.subscribe()
+    await hers.send_broadcast("word", {"n": 1})
+    await until("her own word came back", lambda: heard == [1])
+    await his.send_broadcast("word", {"n": 2})
+    await until("his word came", lambda: heard == [1, 2])
+    await his.track({"mood": "fine"})
+    await until("she saw him come", lambda: "max" in joined)
+    assert [each["mood"] for each in hers.presence_state()["max"]] == ["fine"]
+    await his.untrack()
+    await until("she saw him go", lambda: "max" not in hers.presence_state())
+
+
 @contextlib.asynccontextmanager
 async def _listening(client: Any, table: str) -> AsyncIterator[list[str]]:
     """The bodies of rows as this client hears of them."""

@@ -36,5 +36,13 @@ $$;
 create function PREFIX_me() returns uuid language sql stable set search_path = '' as 'select auth.uid()';
 grant execute on function PREFIX_add, PREFIX_named, PREFIX_refuse, PREFIX_me to anon, authenticated, service_role;
 
+create function PREFIX_shout(topic text, body text) returns void language sql set search_path = '' as
+'select realtime.send(jsonb_build_object(''body'', body), ''shout'', topic, true)';
+grant execute on function PREFIX_shout to authenticated;
+create policy PREFIX_hear on realtime.messages for select to authenticated
+using (starts_with(realtime.topic(), 'PREFIX '));
+create policy PREFIX_speak on realtime.messages for insert to authenticated
+with check (starts_with(topic, 'PREFIX '));
+
 alter publication supabase_realtime add table PREFIX_authors, PREFIX_notes;
 notify pgrst, 'reload schema';
