@@ -29,6 +29,7 @@ REALTIME: Final = "/realtime/v1"
 WEBSOCKET: Final = REALTIME + "/websocket"
 BROADCAST: Final = REALTIME + "/api/broadcast"
 FAULTS: Final = "/_devstack/faults"
+ACTS: Final = "/_devstack/realtime"
 
 
 class Gateway:
@@ -121,6 +122,8 @@ class Gateway:
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_get(FAULTS, self._show_faults)
         app.router.add_post(FAULTS, self._set_faults)
+        app.router.add_get(ACTS, self._show_acts)
+        app.router.add_post(ACTS + "/{act}", self._act)
         app.router.add_get(WEBSOCKET, self.realtime.handle)
         app.router.add_post(BROADCAST, self.realtime.api.batch)
         app.router.add_post(BROADCAST + "/{topic}/events/{event}", self.realtime.api.single)
@@ -131,6 +134,20 @@ class Gateway:
 
     async def _show_faults(self, _: web.Request) -> web.Response:
         return web.json_response(self.faults.shown())
+
+    async def _show_acts(self, _: web.Request) -> web.Response:
+        return web.json_response(self.realtime.acts.names())
+
+    async def _act(self, request: web.Request) -> web.Response:
+        name = request.match_info["act"]
+        try:
+            arguments: object = dict[str, object]()
+            if request.can_read_body:
+                arguments = cast(object, await request.json())
+            await self.realtime.acts.perform(name, arguments)
+        except ValueError as error:  # UnknownAct, or no JSON at all
+            return web.json_response({"message": str(error)}, status=400)
+        return web.json_response({"done": name})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         try:

@@ -21,6 +21,7 @@ import asyncpg
 from devstack.realtime import records
 from devstack.realtime.bindings import PUBLICATION, Binding, Filter, check, published
 from devstack.realtime.faults import RealtimeFaults
+from devstack.realtime.limits import Limits, Rate
 from devstack.realtime.pgoutput import Change, Kind, Relation, Row
 from devstack.realtime.records import Record, Seen
 from devstack.realtime.slot import Slot, SlotRefused, position
@@ -60,9 +61,13 @@ class _Group:
 class Changes:
     """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
 
-    def __init__(self, dsn: str, *, faults: RealtimeFaults, timing: Timing, at_once: bool) -> None:
+    def __init__(
+        self, dsn: str, *, faults: RealtimeFaults, timing: Timing, limits: Limits, at_once: bool
+    ) -> None:
         self._dsn = dsn
         self._timing = timing
+        self._limits = limits
+        self._rate = Rate(limits)
         self._published: frozenset[int] | None = None
         self._slot = Slot(dsn, PUBLICATION, wants=self._wants, changed=self._forget)
         self._seen: dict[tuple[Relation, str], Seen] = {}
@@ -161,10 +166,12 @@ class Changes:
                 subscription.again()
         self._published = found
 
-    async def lose(self) -> None:
-        """Drops the slot: what was committed and not yet read is lost, silently."""
+    async def lose(self, seconds: float = 0) -> None:
+        """Drops the slot and makes no other for so long: what is committed meanwhile, or was and is not yet read, is
+        lost silently."""
         async with self._lock:
             await self._slot.close()
+            await asyncio.sleep(seconds)
 
     def recover(self) -> None:
         """Ends the present wait after a loss: a new slot is tried now."""
@@ -241,12 +248,30 @@ class Changes:
         return bool(changes)
 
     async def _hand_out(self, changes: Sequence[Change]) -> None:
+        if self._rate.reached(self._limits.events_per_second):
+            LOG.warning("too many events per second, %s rows are passed over", len(changes))
+            return
         events: list[tuple[int, Subscription, str]] = []
         for (relation, role, columns), group in self._groups(changes).items():
             events += await self._events(relation, role, columns, group)
         for _, subscription, payload in sorted(events, key=lambda found: found[0]):
-            if subscription in self._subscriptions:
-                subscription.send(payload)
+            self._send(subscription, payload)
+        self._rate.count(len(events))
+
+    def _send(self, subscription: Subscription, payload: str) -> None:
+        if subscription not in self._subscriptions or self._faults.lose_event():
+            return
+        if self._faults.late_event():
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._faults.late_seconds, self._send_late, subscription, payload)
+            return
+        subscription.send(payload)
+        if self._faults.double_event():
+            subscription.send(payload)
+
+    def _send_late(self, subscription: Subscription, payload: str) -> None:
+        if subscription in self._subscriptions:
+            subscription.send(payload)
 
     def _groups(self, changes: Sequence[Change]) -> dict[tuple[Relation, str, Columns], _Group]:
         groups: dict[tuple[Relation, str, Columns], _Group] = {}
@@ -314,7 +339,8 @@ class Changes:
         rows += [
             (row, records.shown_columns(seen, group.changes[at], row, old=True)) for at, row in old.items()
         ]
-        rendered = await records.render(connection, seen, rows, filters)
+        largest = self._faults.largest_record_bytes
+        rendered = await records.render(connection, seen, rows, filters, largest)
         return dict(zip(new, rendered, strict=False)), dict(zip(old, rendered[len(new) :], strict=True))
 
     async def _hidden(self, seen: Seen, group: _Group) -> set[tuple[int, str]]:

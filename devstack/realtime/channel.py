@@ -79,12 +79,11 @@ class Channel:
                     await self._talk.broadcast(push)
                 case "presence":
                     if (over := await self._talk.presence(push)) is not None:
-                        self._end(over)
+                        self.end(over)
                 case _:
                     pass
         except Broken:
-            self.close()
-            self.line.say(Frame(self.join_ref, self.join_ref, self.topic, "phx_error", "{}"))
+            self.crash()
 
     def system(self, status: str, message: str, extension: str = "postgres_changes") -> None:
         """Sends a `system` frame."""
@@ -93,7 +92,23 @@ class Channel:
 
     def expire(self) -> None:
         """Ends the channel as its token's end does; the socket stays open."""
-        self._end(tokens.expired(self.token.expires))
+        self.end(tokens.expired(self.token.expires))
+
+    def end(self, message: str) -> None:
+        """Ends the channel with an error of the server's."""
+        self.close()
+        self.system("error", message, "system")
+        self.say_closed()
+
+    def crash(self) -> None:
+        """Ends the channel as a crash of the server's does."""
+        self.close()
+        self.line.say(Frame(self.join_ref, self.join_ref, self.topic, "phx_error", "{}"))
+
+    def say_disconnected(self) -> None:
+        """Tells the client what an operator's disconnect tells it, which names no channel."""
+        body = {"extension": "system", "message": "Server requested disconnect", "status": "ok"}
+        self.line.say(Frame(self.join_ref, None, self.topic, "system", json.dumps(body)))
 
     def say_closed(self) -> None:
         """Tells the client that this channel, as of its own join, is over."""
@@ -122,7 +137,7 @@ class Channel:
             token = tokens.read(text, self.services.keys)
             await self._renew_access(token)
         except Refused as error:
-            self._end(error.late)
+            self.end(error.late)
             return
         self.token = token
         self._watch_expiry()
@@ -148,11 +163,6 @@ class Channel:
         left = max(0.0, self.token.expires - time.time())
         self._expiry = asyncio.get_running_loop().call_later(left, self.expire)
 
-    def _end(self, message: str) -> None:
-        self.close()
-        self.system("error", message, "system")
-        self.say_closed()
-
     # -- changes --
 
     def _subscribe(self, delay: float) -> None:
@@ -170,6 +180,9 @@ class Channel:
         def again() -> None:
             self._subscribe(0)
 
+        if self.services.faults.false_subscribed:
+            self.system("ok", SUBSCRIBED)
+            return
         token = self.token
         try:
             bindings: list[Binding] = [parse(each) for each in self.config.changes]
@@ -197,7 +210,7 @@ class Channel:
             async with asyncio.timeout(CONNECTED_SECONDS):
                 await self.services.messages.connected.wait()
         except TimeoutError:
-            self._end("Replication connection was not established in time")
+            self.end("Replication connection was not established in time")
         else:
             self.system("ok", CONNECTED, "system")
 

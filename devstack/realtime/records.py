@@ -131,9 +131,14 @@ async def look(connection: Connection, relation: Relation, role: str) -> Seen | 
 
 
 async def render(
-    connection: Connection, seen: Seen, rows: Sequence[tuple[Row, frozenset[str]]], filters: Sequence[Filter]
+    connection: Connection,
+    seen: Seen,
+    rows: Sequence[tuple[Row, frozenset[str]]],
+    filters: Sequence[Filter],
+    largest: int = LARGEST_RECORD,
 ) -> list[Record]:
-    """One record per row; of each row only the columns named beside it are shown."""
+    """One record per row; of each row only the columns named beside it are shown, and of one that is larger than
+    `largest` bytes only the small values."""
     if not rows:
         return []
     selectable = {field.name for field in seen.fields if field.selectable}
@@ -143,7 +148,7 @@ async def render(
         for row, shown in rows
     ]
     values = [each.value for each in filters]
-    found = await connection.fetch(_rendering(seen, filters), json.dumps(given), values)
+    found = await connection.fetch(_rendering(seen, filters, largest), json.dumps(given), values)
     return [Record(row["record"], tuple(row["matched"]), row["too_large"]) for row in found]
 
 
@@ -212,7 +217,7 @@ def _event(change: Change, parts: dict[str, str]) -> str:
     return "{" + ",".join(f'"{name}":{text}' for name, text in parts.items()) + "}"
 
 
-def _rendering(seen: Seen, filters: Sequence[Filter]) -> str:
+def _rendering(seen: Seen, filters: Sequence[Filter], largest: int) -> str:
     """SQL over $1 (rows: `v` the texts, `hidden` the columns to leave out) and $2 (the filters' values)."""
     fields = _needed(seen, filters)
     logged = ", ".join(f"{_cast(field)} as {field.quoted}" for field in fields if field.position is not None)
@@ -233,7 +238,7 @@ def _rendering(seen: Seen, filters: Sequence[Filter]) -> str:
     cross join lateral (
       select to_jsonb(r) - array(select jsonb_array_elements_text(n.x -> 'hidden')) as record
     ) as shown
-    cross join lateral (select octet_length(shown.record::text) > {LARGEST_RECORD} as too_large) as size
+    cross join lateral (select octet_length(shown.record::text) > {largest} as too_large) as size
     where cardinality($2::text[]) >= 0
     order by n.i"""
 

@@ -15,12 +15,13 @@ from aiohttp import hdrs, web
 
 from devstack.keys import LOCAL, Keys
 from devstack.realtime import tokens
+from devstack.realtime.acts import RESTART, Acts
 from devstack.realtime.api import Api
 from devstack.realtime.changes import Changes
-from devstack.realtime.channel import SUBSCRIBED
 from devstack.realtime.database import Database
-from devstack.realtime.faults import RealtimeFaults
+from devstack.realtime.faults import HANDSHAKE_REFUSALS, RealtimeFaults
 from devstack.realtime.frames import VERSIONS, Version
+from devstack.realtime.limits import Limits, Rate
 from devstack.realtime.line import Line
 from devstack.realtime.messages import Messages
 from devstack.realtime.rooms import Rooms
@@ -31,10 +32,10 @@ from devstack.realtime.tokens import Token, TokenRefused
 
 LOG: Final = logging.getLogger("devstack.realtime.server")
 LARGEST_FRAME: Final = 5_000_000  # bytes
+CLOSE_SECONDS: Final = 1.0  # for a client to answer the closing frame
 WATCH_SECONDS: Final = 0.05  # how soon open sockets feel `off`
 ACCEPTED: Final = {"Cache-Control": "max-age=0, private, must-revalidate"}
 REFUSED: Final = ACCEPTED | {"Vary": "accept-encoding"}
-RESTART: Final = 1012  # close code of a server that goes away and comes back
 
 
 class Realtime:
@@ -55,26 +56,40 @@ class Realtime:
     ) -> None:
         quickly = Timing.quick() if deliver_at_once else Timing()
         self.timing = timing if timing is not None else quickly
+        self.limits = Limits() if deliver_at_once else Limits.production()
         self._faults = faults
         self._keys = keys
-        self._changes = Changes(dsn, faults=faults, timing=self.timing, at_once=deliver_at_once)
+        self._changes = Changes(
+            dsn, faults=faults, timing=self.timing, limits=self.limits, at_once=deliver_at_once
+        )
         self._rooms = Rooms()
         self._messages = Messages(dsn, self._rooms)
         self._database = Database(dsn)
         self._services = Services(
-            keys, self.timing, self._changes, self._rooms, self._messages, self._database
+            keys,
+            self.timing,
+            self._changes,
+            self._rooms,
+            self._messages,
+            self._database,
+            self.limits,
+            Rate(self.limits),
+            faults,
         )
         self.api = Api(self._services, faults)
         self._sockets: dict[Socket, asyncio.Transport | None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.acts = Acts(self._sockets, self._changes, self.limits)
 
     async def start(self) -> None:
         """Starts the poller. It touches the database when the first channel subscribes, not before."""
         self._task = asyncio.create_task(self._run(), name="devstack realtime")
 
     async def stop(self) -> None:
-        """Closes every socket as a restart does (1012) and drops the slot; safe to repeat."""
-        await self.close_sockets(RESTART)
+        """Lets nobody in any more, closes every socket as a restart does (1012) and drops the slots; safe to repeat."""
+        self._stopped = True
+        await self.acts.close_sockets(RESTART)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -91,8 +106,10 @@ class Realtime:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The WebSocket endpoint; returns when the socket is closed, or the answer that refuses it."""
-        if self._faults.off:
+        if self._faults.off or self._stopped:
             return web.Response(status=503, text="realtime.off: this development stack refuses sockets")
+        if (status := self._faults.handshake()) is not None:
+            return await self._refuse(status, HANDSHAKE_REFUSALS.get(status))
         version = request.query.get("vsn", "1.0.0")
         if version not in VERSIONS:
             return web.Response(status=403, headers=REFUSED)
@@ -102,58 +119,11 @@ class Realtime:
             token = self._token(request)
         except TokenRefused as error:
             LOG.warning("handshake refused: %s", error)
-            await asyncio.sleep(self.timing.refuse_handshake_seconds)
-            return web.Response(status=403, headers=REFUSED)
+            return await self._refuse(403, None)
+        if (full := self._full()) is not None:
+            LOG.warning("handshake refused: %s", full)
+            return await self._refuse(429, full)
         return await self._serve(request, version, token)
-
-    # -- faults: what can go wrong with sockets, for tests; `RealtimeFaults` has the lasting switches --
-
-    async def close_sockets(self, code: int = RESTART) -> None:
-        """Closes every open socket with `code`."""
-        for socket in list(self._sockets):
-            await socket.line.socket.close(code=code)
-
-    def drop_sockets(self) -> None:
-        """Cuts every connection without a closing frame: clients see 1006."""
-        for transport in list(self._sockets.values()):
-            if transport is not None:
-                transport.abort()
-
-    def mute_sockets(self) -> None:
-        """Makes the open sockets half-open: connected, but nothing is heard or answered any more."""
-        for socket in self._sockets:
-            socket.line.half_open = True
-
-    def system_error(self, message: str = '{:error, "Too many database timeouts"}') -> None:
-        """Sends a postgres_changes error on every channel; the channels stay open and go on hearing."""
-        for socket in self._sockets:
-            for channel in socket.channels.values():
-                channel.system("error", message)
-
-    def announce_again(self) -> None:
-        """Sends a second "Subscribed to PostgreSQL" on every channel: in production it means there was a gap."""
-        for socket in self._sockets:
-            for channel in socket.channels.values():
-                channel.system("ok", SUBSCRIBED)
-
-    def expire_tokens(self) -> None:
-        """Ends every channel as if its token's time had run out; the sockets stay open."""
-        for socket in self._sockets:
-            for channel in list(socket.channels.values()):
-                channel.expire()
-
-    async def lose_changes(self) -> None:
-        """Drops the slot, and with it silently what was committed and not yet delivered."""
-        await self._changes.lose()
-
-    def recover(self) -> None:
-        """Ends the wait that follows the loss of the slot: a new one is tried now, or as soon as it can be."""
-        self._changes.recover()
-
-    async def check_publication(self) -> None:
-        """Looks at the publication now, as the server does once a minute: if its tables are no longer the same, every
-        channel subscribes anew."""
-        await self._changes.check_publication()
 
     @property
     def listens(self) -> bool:
@@ -179,7 +149,21 @@ class Realtime:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._faults.off:
-                self.drop_sockets()
+                self.acts.drop_sockets()
+
+    async def _refuse(self, status: int, error: str | None) -> web.Response:
+        await asyncio.sleep(self.timing.refuse_handshake_seconds)
+        if error is None:
+            return web.Response(status=status, headers=REFUSED)
+        return web.json_response({"error": error}, status=status, headers=REFUSED)
+
+    def _full(self) -> str | None:
+        """Why one more socket is too many, if it is."""
+        if self.limits.users is not None and len(self._sockets) >= self.limits.users:
+            return "Too many connected users"
+        if self._services.joins.reached(self.limits.joins_per_second):
+            return "Too many joins per second"
+        return None
 
     def _token(self, request: web.Request) -> Token:
         key = request.headers.get("x-api-key") or request.query.get("apikey", "")
@@ -187,12 +171,18 @@ class Realtime:
 
     async def _serve(self, request: web.Request, version: Version, token: Token) -> web.StreamResponse:
         response = web.WebSocketResponse(
-            receive_timeout=self.timing.idle_seconds, max_msg_size=LARGEST_FRAME, compress=False
+            timeout=CLOSE_SECONDS,
+            receive_timeout=self.timing.idle_seconds,
+            max_msg_size=LARGEST_FRAME,
+            compress=False,
         )
         response.headers.update(ACCEPTED)
         await response.prepare(request)
+        if self._stopped:
+            await response.close(code=RESTART)
+            return response
         headers = json.dumps({name.lower(): value for name, value in request.headers.items()})
-        socket = Socket(Line(response, version), token, headers, self._services)
+        socket = Socket(Line(response, version, request.transport), token, headers, self._services)
         self._sockets[socket] = request.transport
         try:
             await socket.run()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from devstack.keys import Keys
 from devstack.realtime.changes import Changes
 from devstack.realtime.database import Database
+from devstack.realtime.faults import RealtimeFaults
+from devstack.realtime.limits import Limits, Rate
 from devstack.realtime.messages import Messages
 from devstack.realtime.rooms import Rooms
 from devstack.realtime.timing import Timing
@@ -22,3 +24,6 @@ class Services:
     rooms: Rooms
     messages: Messages
     database: Database
+    limits: Limits
+    joins: Rate
+    faults: RealtimeFaults

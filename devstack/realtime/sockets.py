@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from aiohttp import WSMessage, WSMsgType
 
@@ -22,6 +22,8 @@ from devstack.realtime.line import Line
 from devstack.realtime.refusals import Refused
 from devstack.realtime.services import Services
 from devstack.realtime.tokens import Token
+
+GOING_AWAY: Final = 1001
 
 
 @dataclass(eq=False, slots=True)
@@ -50,12 +52,18 @@ class Socket:
                     channel.close()
                 writer.cancel()
 
+    async def close(self, code: int) -> None:
+        """Ends the socket with a closing frame, behind what was said before."""
+        await self.line.close(code)
+
     async def _next(self) -> Push | None:
         """The next push, passing over what is not one; None when the socket is done."""
         while True:
             try:
                 message: WSMessage = await self.line.socket.receive()
             except TimeoutError:
+                if self.line.half_open:
+                    continue
                 await self.line.socket.close(code=1000)
                 return None
             match message.type:
@@ -87,7 +95,13 @@ class Socket:
             self.line.refuse(push, "unmatched topic")
             return
         config = joining.read(push)
+        self.services.joins.count()
+        if self.services.joins.reached(self.services.limits.joins_per_second):
+            self.line.refuse(push, "ClientJoinRateLimitReached: Too many joins per second")
+            await self.close(GOING_AWAY)
+            return
         try:
+            self._count_channels(push)
             admission = await admit(
                 push, config, self.services, connected_with=self.token, headers=self.headers
             )
@@ -95,7 +109,7 @@ class Socket:
             await self.line.block(self.services.timing.refuse_join_seconds)
             self.line.refuse(push, error.reason)
             return
-        await self.line.block(self.services.timing.join_seconds)
+        await self.line.block(self.services.faults.slow_join_seconds)
         replaced = self.channels.get(push.topic)
         if replaced is not None:
             replaced.close()
@@ -106,6 +120,11 @@ class Socket:
         if replaced is not None:
             replaced.say_closed()
         channel.start(admission.replayed)
+
+    def _count_channels(self, push: Push) -> None:
+        limit = self.services.limits.channels_per_socket
+        if limit is not None and push.topic not in self.channels and len(self.channels) >= limit:
+            raise Refused("ChannelRateLimitReached", "Too many channels")
 
     def _leave(self, push: Push, channel: Channel | None) -> None:
         if channel is not None and channel.join_ref != push.join_ref:

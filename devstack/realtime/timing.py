@@ -17,7 +17,6 @@ class Timing:
 
     refuse_handshake_seconds: float = 2.0
     refuse_join_seconds: float = 5.0
-    join_seconds: float = 0.0
     subscribe_seconds: float = 0.05
     resubscribe_seconds: float = 2.0
     idle_seconds: float = 60.0
@@ -28,4 +27,4 @@ class Timing:
     @classmethod
     def quick(cls) -> Timing:
         """The same order of events without the waits: for development and tests."""
-        return cls(0.1, 0.25, 0.0, 0.01, 0.05, first_subscribe_seconds=0.01)
+        return cls(0.1, 0.25, 0.01, 0.05, first_subscribe_seconds=0.01)

@@ -223,7 +223,7 @@ class Bench:
 
     async def kill_gateway(self) -> None:
         """The same without a word to anyone."""
-        self.gateway.realtime.drop_sockets()
+        self.gateway.realtime.acts.drop_sockets()
         await self.stop_gateway()
 
     async def start_gateway(self) -> None:

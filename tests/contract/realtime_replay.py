@@ -291,7 +291,7 @@ class Replay:
         if self._awaited < 0:
             self._awaited = 0
             await self._bench.delivered()
-            await self._bench.gateway.realtime.check_publication()
+            await self._bench.gateway.realtime.acts.check_publication()
 
     # -- rows --
 
@@ -311,7 +311,7 @@ class Replay:
     async def _ready(self) -> None:
         """Whoever has joined is subscribed, and our server reads the log."""
         realtime = self._bench.gateway.realtime
-        realtime.recover()
+        realtime.acts.recover()
         await until("the server listens", lambda: realtime.listens)
 
     async def _insert_row(self, data: Frame) -> None:

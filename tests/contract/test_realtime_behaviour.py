@@ -250,7 +250,9 @@ async def test_deaf_channel_is_joined_and_hears_nothing(bench: Bench) -> None:
     await bench.sql(INSERT.format("unheard"))
     before = await bench.owner.fetchval("select pg_current_wal_flush_lsn()")
     await until("the slot has been read", lambda: _confirmed(bench, before))
-    await bench.gateway.realtime.lose_changes()  # waits until that reading has been handed out, to nobody
+    await (
+        bench.gateway.realtime.acts.lose_changes()
+    )  # waits until that reading has been handed out, to nobody
     await client.quiet()
     bench.gateway.faults.realtime.deaf = False
     await until("rows are heard again", lambda: _heard_again(bench, client))
@@ -266,7 +268,7 @@ async def _confirmed(bench: Bench, position: str) -> bool:
 
 
 async def test_faults_of_sockets(bench: Bench) -> None:
-    realtime = bench.gateway.realtime
+    realtime = bench.gateway.realtime.acts
     client = await bench.connect()
     await client.join(JOBS)
     realtime.announce_again()
@@ -299,7 +301,7 @@ async def test_connection_lost_behind_the_scenes_is_not_told_and_heals(bench: Be
 async def test_muted_socket_answers_nothing(bench: Bench) -> None:
     client = await bench.connect()
     await client.join(JOBS)
-    bench.gateway.realtime.mute_sockets()
+    bench.gateway.realtime.acts.mute_sockets()
     await client.send("phoenix", "heartbeat", {})
     with pytest.raises(TimeoutError):
         await client.socket.receive(timeout=0.2)

@@ -93,7 +93,7 @@ async def test_two_workers_and_sweeps_racing_for_the_same_rows_run_each_once(
         for _ in range(JOBS):
             jobs += await enqueue(traces, 5)
             # A second join makes both workers sweep while the insert is still being announced to them.
-            gateway.realtime.announce_again()
+            gateway.realtime.acts.announce_again()
 
         await until("all jobs are completed", lambda: _all_completed(traces))
 
