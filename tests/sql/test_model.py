@@ -146,8 +146,8 @@ class Queue(RuleBasedStateMachine):
         held = self.workers[name].knows
         lost, cancelled = self.model.heartbeat(held, LEASE)
         answer = self.run(self._beat(held))
-        assert sorted(map(tuple, answer["lost"])) == sorted(lost)
-        assert sorted(map(tuple, answer["cancel"])) == sorted(cancelled)
+        assert _refs(answer["lost"]) == sorted(lost)
+        assert _refs(answer["cancel"]) == sorted(cancelled)
 
     async def _beat(self, held: list[Ref]) -> Json:
         jobs = [{"queue": "payment", "id": id_, "attempt": attempt} for id_, attempt in held]
@@ -191,6 +191,10 @@ class Queue(RuleBasedStateMachine):
         assert not fresh, "a dead letter that nobody expected"
 
 
+def _refs(pairs: list[list[int]]) -> list[Ref]:
+    return sorted((id_, attempt) for id_, attempt in pairs)
+
+
 def _json(words: Words) -> Json:
     said: Json = {"queue": "payment", "id": words.ref[0], "attempt": words.ref[1], "kind": words.kind}
     return said if words.delay is None else said | {"delay_seconds": words.delay}
@@ -222,6 +226,6 @@ def test_the_functions_do_what_the_model_says(database: str) -> None:
             max_examples=EXAMPLES,
             stateful_step_count=40,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
