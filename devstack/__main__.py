@@ -41,6 +41,8 @@ def _run(options: argparse.Namespace, words: list[str], project: Path, data: Pat
             commands.logs(data, postgres=options.postgres, follow=options.follow)
         case "faults":
             commands.faults(data, options.wanted)
+        case "act":
+            commands.act(data, options.name, options.arguments)
         case "token":
             commands.token(data, options.user, options.role, options.expires)
         case _:
@@ -73,6 +75,11 @@ def _arguments() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="stay and print what comes")
     faults = command("faults", "show what it is asked to do wrong, or ask it to")
     faults.add_argument("wanted", nargs="?", help='`off`, or JSON: \'{"realtime": {"deaf": true}}\'')
+    act = command(
+        "act", "do something once to Realtime, for example close every socket; without a name: what"
+    )
+    act.add_argument("name", nargs="?", help="for example close_sockets")
+    act.add_argument("arguments", nargs="?", default="{}", help="JSON: '{\"code\": 1012}'")
     token = command("token", "print an access token, to try row level security as a person")
     token.add_argument("--user", required=True, help="whose: an e-mail address, or a UUID")
     token.add_argument("--role", help="another role than the person's own")

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from devstack.config import read_config
 from devstack.keys import Keys
@@ -158,9 +159,24 @@ def logs(data: Path, *, postgres: bool, follow: bool) -> None:
 
 def faults(data: Path, wanted: str | None) -> None:
     """Shows what the running stack is asked to do wrong, or asks it for more with a JSON object; `off` ends all."""
-    url = f"{_ready(data).url}/_devstack/faults"
-    body = None if wanted is None else _fault_words(wanted).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    _ask_door(data, "faults", None if wanted is None else _fault_words(wanted))
+
+
+def act(data: Path, name: str | None, arguments: str) -> None:
+    """Does something once to the running Realtime, with arguments in a JSON object; without a name lists what."""
+    if name is None:
+        _ask_door(data, "realtime", None)
+    else:
+        _ask_door(data, f"realtime/{quote(name, safe='')}", arguments)
+
+
+def _ask_door(data: Path, path: str, body: str | None) -> None:
+    """Prints what the running stack's own door answers; raises Refused with its sentence."""
+    request = urllib.request.Request(
+        f"{_ready(data).url}/_devstack/{path}",
+        None if body is None else body.encode(),
+        {"Content-Type": "application/json"},
+    )
     try:
         with urllib.request.urlopen(request) as answer:
             print(json.dumps(json.load(answer), indent=2))

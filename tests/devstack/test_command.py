@@ -141,6 +141,14 @@ def test_faults_from_the_shell(project: Project) -> None:
     assert "realtime has no fault mute" in refused.stderr
 
 
+def test_acts_from_the_shell(project: Project) -> None:
+    project(*project.start)
+    assert "close_sockets" in json.loads(project("act").stdout)
+    assert json.loads(project("act", "close_sockets", '{"code": 1001}').stdout) == {"done": "close_sockets"}
+    assert "there is no act 'nope'" in project("act", "nope").stderr
+    assert "close_sockets: code" in project("act", "close_sockets", '{"code": "x"}').stderr
+
+
 def test_config_of_the_project(project: Project) -> None:
     secret = "a secret of this project, long enough for anybody"
     project.write("config.toml", '[api]\nport = "env(MY_PORT)"\n[auth]\njwt_secret = "env(MY_SECRET)"\n')
