@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from devstack.rest.errors import RestError, not_one_row
 from devstack.rest.request import Wanted
+from devstack.rest.zones import transaction
 
 if TYPE_CHECKING:
     import asyncpg
@@ -47,15 +48,14 @@ async def run(session: Session, plan: Plan, wanted: Wanted) -> asyncpg.Record:
     statement is one by itself and costs a single round trip.
     """
     limit = wanted.prefer.max_affected
-    if plan.is_read_only or (not wanted.is_single and limit is None):
-        return _one(await session.connection.fetchrow(plan.sql, *plan.values))
-    async with session.connection.transaction():
-        row = _one(await session.connection.fetchrow(plan.sql, *plan.values))
+    is_watched = not plan.is_read_only and (wanted.is_single or limit is not None)
+    async with transaction(session, wanted, is_needed=is_watched) as connection:
+        row = _one(await connection.fetchrow(plan.sql, *plan.values))
         rows = int(row["rows"])
-        if limit is not None and rows > limit:
+        if is_watched and limit is not None and rows > limit:
             message = "Query result exceeds max-affected preference constraint"
             raise RestError(400, "PGRST124", message, f"The query affects {rows} rows")
-        if wanted.is_single and rows != 1:
+        if is_watched and wanted.is_single and rows != 1:
             raise not_one_row(rows)
         return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from devstack.rest.errors import RestError, not_implemented
@@ -55,6 +56,7 @@ ARRAY_WITHOUT_NULLS: Final = Media("application/vnd.pgrst.array+json;nulls=strip
 CSV: Final = Media("text/csv")
 
 
+@lru_cache(maxsize=256)
 def negotiate(accept: str | None) -> Media:
     """The first form asked for that there is; PGRST107 when there is none."""
     asked = _by_quality(accept) if accept else ["*/*"]

@@ -229,6 +229,18 @@ def planned(condition: Condition, children: Sequence[Node] = ()) -> Planned:
     return condition if found is None else NullEmbed(found.join, operation.is_negated)
 
 
+def filtered(node: Node) -> set[str]:
+    """The names of all columns that filters speak of, those of embedded tables too."""
+    found = {name for part in node.where for name in _names_in(part)}
+    return found.union(*(filtered(child) for child in node.children))
+
+
+def _names_in(part: Planned) -> list[str]:
+    if isinstance(part, Joined):
+        return [name for each in part.parts for name in _names_in(each)]
+    return [] if isinstance(part, NullEmbed) else [part.field.name]
+
+
 def _refuse_aggregates(node: Node) -> None:
     if any(item.aggregate for item in node.select):
         raise RestError(400, "PGRST123", "Use of aggregate functions is not allowed")

@@ -14,17 +14,18 @@ from devstack.rest.catalogue import Column, Table
 from devstack.rest.errors import RestError, not_implemented, not_one_row
 from devstack.rest.functions import WHOLE_BODY, Argument, Function, Functions
 from devstack.rest.media import JSON_ARRAY
-from devstack.rest.plan import Scope, plan
+from devstack.rest.plan import Scope, filtered, plan
 from devstack.rest.request import JSON_MEDIA, READS, Wanted
 from devstack.rest.schema import Schema
 from devstack.rest.sql import Statement, quoted
 from devstack.rest.tree import Query
+from devstack.rest.writes import SOURCE, needed
+from devstack.rest.zones import with_known_zone
 
 if TYPE_CHECKING:
     from devstack.rest.sessions import Session
 
 SCALAR: Final = "pgrst_scalar"  # PostgREST's name for the one column of a scalar result
-SOURCE: Final = "pgrst_source"
 FORM: Final = "application/x-www-form-urlencoded"
 JSON_TYPES: Final = ("json", "jsonb")
 ALL: Final = Query()
@@ -46,7 +47,8 @@ class Call:
 
     async def run(self, session: Session) -> Answer:
         """Calls the function and answers with what it returned."""
-        wanted, is_set = self.wanted, self.function.is_set
+        wanted, is_set = await with_known_zone(session, self.wanted), self.function.is_set
+        wanted.prefer.check()
         row = await run(session, self.plan, wanted)
         rows, total = int(row["rows"]), None if row["total"] is None else int(row["total"])
         offset = wanted.span().first if is_set else 0
@@ -70,8 +72,6 @@ def planned(functions: Functions, schema: Schema, wanted: Wanted) -> Call:
     """The call that a request means; raises RestError for what is unknown, ambiguous or not implemented."""
     if wanted.method not in (*READS, "POST"):
         raise RestError(405, "PGRST101", f"Cannot use the {wanted.method} method on RPC")
-    if wanted.prefer.get("timezone") is not None:
-        raise not_implemented("Prefer: timezone is not implemented here for functions.")
     statement = Statement()
     is_read = wanted.method in READS
     query = replace(wanted.query, span=wanted.span())
@@ -219,7 +219,12 @@ def _sql(
     total = "null::bigint"
     if wanted.prefer.get("count"):
         total = f"(select count(*) from ({rows_sql.count(root, statement)}) as counted)"
-    rows = "_row_.*" if function.columns is not None else f"_row_ as {SCALAR}"
+    rows = f"_row_ as {SCALAR}"
+    if function.columns is not None:
+        # Only what is shown or filtered by: ordering by any other column is an error there too.
+        shown = needed(root)
+        names = None if shown is None else sorted(shown | filtered(root))
+        rows = "_row_.*" if not names else ", ".join(f"_row_.{quoted(name)}" for name in names)
     item = (
         "page" if function.columns is not None or (function.is_set and media.is_single) else f"page.{SCALAR}"
     )

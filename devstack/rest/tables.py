@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from devstack.rest.request import READS, UNSATISFIABLE, Wanted
 from devstack.rest.schema import Schema
 from devstack.rest.sql import Statement
 from devstack.rest.writes import INSERTED_ROWS, SOURCE, Upsert, delete, insert, location, returned, update
+from devstack.rest.zones import transaction, with_known_zone
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,34 +30,12 @@ PLANNED: Final = ("planned", "estimated")
 
 async def serve(session: Session, schema: Schema, wanted: Wanted) -> Answer:
     """One request on a table."""
-    wanted = await _with_known_timezone(session, wanted)
+    wanted = await with_known_zone(session, wanted)
     if wanted.method in READS:
         return await _read(session, schema, wanted)
     change = _understood(schema, wanted)
     row = await _changed(session, change)
     return _answered(change, row)
-
-
-async def _with_known_timezone(session: Session, wanted: Wanted) -> Wanted:
-    """A time zone that PostgreSQL does not know is a preference that is not understood."""
-    zone = wanted.prefer.get("timezone")
-    known = "select exists (select from pg_catalog.pg_timezone_names where name = $1)"
-    if zone is None or await session.connection.fetchval(known, zone):
-        return wanted
-    return replace(wanted, prefer=wanted.prefer.without("timezone"))
-
-
-@contextlib.asynccontextmanager
-async def _transaction(session: Session, wanted: Wanted, *, is_needed: bool) -> AsyncGenerator[Connection]:
-    """The connection, in a transaction of several statements only where there are several."""
-    connection, zone = session.connection, wanted.prefer.get("timezone")
-    if not is_needed and zone is None:
-        yield connection
-        return
-    async with connection.transaction():
-        if zone is not None:
-            await connection.execute("select pg_catalog.set_config('timezone', $1, true)", zone)
-        yield connection
 
 
 # Reads ---------------------------------------------------------------------------------------------------
@@ -78,7 +56,7 @@ async def _read(session: Session, schema: Schema, wanted: Wanted) -> Answer:
         total = f"(select count(*) from ({sql.count(root, statement)}{most}) as counted)"
     body = "''" if wanted.method == "HEAD" else media.body("page")
     text = f"select {body} as body, count(*) as rows, {total} as total, {SAID} from ({page}) as page"
-    async with _transaction(session, wanted, is_needed=how in PLANNED) as connection:
+    async with transaction(session, wanted, is_needed=how in PLANNED) as connection:
         row = cast("asyncpg.Record", await connection.fetchrow(text, *statement.values))
         if media.is_single and row["rows"] != 1:
             raise not_one_row(row["rows"])
@@ -223,7 +201,7 @@ async def _changed(session: Session, change: Change) -> asyncpg.Record:
     is_put, limit = wanted.method == "PUT", wanted.prefer.max_affected
     is_single = wanted.is_single and not is_put
     is_limited = limit is not None and wanted.method in ("PATCH", "DELETE")
-    async with _transaction(session, wanted, is_needed=is_put or is_single or is_limited) as connection:
+    async with transaction(session, wanted, is_needed=is_put or is_single or is_limited) as connection:
         row = cast("asyncpg.Record", await connection.fetchrow(change.text, *change.values))
         rows = int(row["rows"])
         if is_put and rows != 1:

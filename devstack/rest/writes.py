@@ -80,15 +80,22 @@ def delete(node: Node, statement: Statement, *, where: Sequence[Planned], return
 
 def returned(node: Node, keys: Sequence[str]) -> str:
     """What a statement returns so that `select` and its embeds can be served from that, and a Location made."""
+    names = needed(node)
+    if names is None:
+        return f"{table_name(node)}.*"
+    return ", ".join(f"{table_name(node)}.{quoted(name)}" for name in sorted(names | set(keys))) or "1"
+
+
+def needed(node: Node) -> set[str] | None:
+    """The columns that are shown and those that embeds join by; None for all of them."""
     names = {item.field.name for item in node.select}
     relations = [child.relation for child in node.children if child.relation is not None]
     if "*" in names or any(relation.kind == "computed" for relation in relations):
-        return f"{table_name(node)}.*"
+        return None
     for relation in relations:
         pairs = relation.junction.source if relation.junction is not None else relation.columns
         names |= {own for own, _ in pairs}
-    listed = ", ".join(f"{table_name(node)}.{quoted(name)}" for name in sorted(names | set(keys)))
-    return listed or "1"
+    return names
 
 
 def location(keys: Sequence[str]) -> str:

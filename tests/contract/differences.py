@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.recorded import RECORDINGS, exchanges
+from tests.contract.rest_questions import NEWER, REMAINING
+from tests.contract.rest_questions_read import TOPICS
+from tests.contract.rest_questions_write import CHANGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 
@@ -93,7 +96,25 @@ def rest_section() -> str:
     return f"{shares(REST, counts)}\n\n{table(REST)}"
 
 
-SECTIONS = {"rest": rest_section}
+def questions_section() -> str:
+    """What docs/differences.md says about the questions that a PostgREST and ours are asked side by side."""
+    count = sum(map(len, TOPICS.values())) + len(CHANGES)
+    newer = [
+        f"| `{each.question.method} {each.question.path.replace('|', '&#124;')}` | {each.reason} |"
+        for each in NEWER
+    ]
+    remaining = [f"| {what} | {real} | {ours} |" for what, real, ours in REMAINING]
+    return "\n".join(
+        (
+            f"{count} questions are answered alike. Version 14 answers {len(NEWER)} otherwise than the judge:\n",
+            *("| Question | Why |", "| --- | --- |", *newer),
+            "\nWhat remains, and no question can hold:\n",
+            *("| What | The real server | The stack |", "| --- | --- | --- |", *remaining),
+        )
+    )
+
+
+SECTIONS = {"rest": rest_section, "questions": questions_section}
 
 
 def page(now: str) -> str:

@@ -483,6 +483,24 @@ PROFILED = r"""
 /things?select=id&order=id
 /clients?select=id&order=id
 """
+CALLS = r"""
+/rpc/all_projects?select=id,clients(name)&order=id
+/rpc/all_projects?select=id&order=clients(name)
+/rpc/all_projects?select=name,clients(name)&order=id.desc&limit=2
+/rpc/all_projects?select=name,clients(name)&order=name.desc&limit=2
+/rpc/all_projects?select=id,nope(id)
+/rpc/all_projects?id=eq.2
+/rpc/all_projects?or=(id.eq.1,id.eq.2)&select=id
+/rpc/all_projects?clients=is.null&select=id,clients()
+/rpc/all_projects?limit=0
+/rpc/all_projects?offset=99
+/rpc/all_projects?select=count()
+/rpc/all_projects?select=id,latest_task(id)&order=id
+/rpc/all_projects?select=id,...clients(name)&order=id
+/rpc/all_projects?select=id,clients!inner(name)&clients.name=eq.Babbage
+/rpc/all_projects?select=id,tasks(id)&order=id&id=lt.3&tasks.order=id.desc
+/rpc/all_projects?select=name&clients.name=eq.1
+"""
 
 
 def _lines(block: str) -> list[str]:
@@ -553,6 +571,22 @@ TOPICS = {
         Question("GET", "/things?select=id,mood&mood=eq.ok", {"Accept-Profile": "other"}),
         Question("GET", "/things?select=id,projects(id)", {"Accept-Profile": "other"}),
         Question("GET", "/groups?select=id,things(id)", {"Accept-Profile": "other", **EXACT}, role="anon"),
+    ],
+    "functions": [
+        *(
+            Question(method, path, headers, body)
+            for path in _lines(CALLS)
+            for method, body in (("GET", None), ("POST", "{}"))
+            for headers in ({}, EXACT)
+        ),
+        *(
+            Question("POST", "/rpc/all_projects?order=id", {"Accept": form}, {})
+            for form in ("text/csv", "application/vnd.pgrst.array+json;nulls=stripped")
+        ),
+        Question("POST", "/rpc/all_projects?select=id", {"Prefer": "timezone=Europe/Berlin"}, {}),
+        Question("POST", "/rpc/all_projects?select=id", {"Prefer": "timezone=Nope,handling=strict"}, {}),
+        Question("POST", "/rpc/shout", {"Content-Profile": "other"}, {"a": "x"}),
+        Question("GET", "/rpc/shout?a=x", {"Accept-Profile": "other"}),
     ],
     "preferences": [
         Question("GET", "/people?select=id,seen&order=id", {"Prefer": each}) for each in _lines(PREFERENCES)
