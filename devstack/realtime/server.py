@@ -133,6 +133,11 @@ class Realtime:
         return self._changes.warm and self._changes.served == wanted
 
     @property
+    def hears_messages(self) -> bool:
+        """Whether what the database broadcasts from now on is delivered."""
+        return self._messages.connected.is_set()
+
+    @property
     def joined(self) -> int:
         """How many channels are joined on all sockets together."""
         return sum(len(socket.channels) for socket in self._sockets)

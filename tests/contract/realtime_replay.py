@@ -117,6 +117,7 @@ class Replay:
         self._ids: dict[int, int] = {}
         self._tokens: dict[str, str] = {}
         self._awaited = 0
+        self._answer: object = None
         self._late: set[int] = set()
         self._heard = {key for line in recorded if (key := _heard(line)) is not None}
         self._began = datetime.fromisoformat(recorded[0]["wall"]).timestamp()
@@ -135,8 +136,10 @@ class Replay:
                     await self._aside(at, line)
 
     async def _client(self, at: int, line: Line) -> None:
-        conn = line["conn"]
+        conn = line.get("conn", -1)
         match line["kind"]:
+            case "http":
+                self._answer = await self._request(line)
             case "connect":
                 await self._connect(at, line)
             case "text":
@@ -149,8 +152,11 @@ class Replay:
                 pass
 
     async def _server(self, at: int, line: Line) -> None:
-        conn = line["conn"]
+        conn = line.get("conn", -1)
         match line["kind"]:
+            case "http":
+                recorded = (line["status"], steady.headers(dict(line["headers"])), line["body"])
+                self._note(at, recorded, self._answer)
             case "text":
                 self._note(at, *await self._text(line))
                 if conn in self._late:
@@ -249,6 +255,18 @@ class Replay:
                 group.create_task(self._bench.kill_gateway())
             self._note(at, code, await peer.closed())
 
+    async def _request(self, line: Line) -> object:
+        """Status, headers and body of the answer to a request."""
+        headers = {
+            name: self._renewed(value, line["t_ms"])
+            for name, value in line["headers"].items()
+            if name.lower() not in ("host", "content-length")
+        }
+        url = self._bench.gateway.url + line["path"]
+        async with self._bench.http.post(url, headers=headers, data=json.dumps(line["body"])) as answer:
+            text = await answer.text()
+            return answer.status, steady.headers(dict(answer.headers)), json.loads(text) if text else None
+
     # -- frames --
 
     async def _text(self, line: Line) -> tuple[object, object]:
@@ -269,11 +287,14 @@ class Replay:
         )
 
     async def _clipped(self, line: Line, peer: _Peer) -> tuple[object, object]:
-        taken = await peer.next(change=True)
         cut: str = line["frame"]["clipped"]
+        change = "postgres_changes" in cut[:100]
+        taken = await peer.next(change=change)
         if taken is None:
             return cut, None
         got, text = taken
+        if not change:
+            return (steady.clipped(cut), line["len"]), (steady.clipped(text), len(text.encode()))
         theirs = {ours: theirs for theirs, ours in self._ids.items()}
         ids = [theirs.get(each, each) for each in got["payload"]["ids"]]
         size = len(text) - len(str(got["payload"]["ids"])) + len(str(ids))
@@ -296,6 +317,9 @@ class Replay:
     # -- rows --
 
     async def _run(self, statement: str, later: Sequence[Line]) -> None:
+        if "realtime." in statement:
+            realtime = self._bench.gateway.realtime
+            await until("the server listens to messages", lambda: realtime.hears_messages)
         key = _numbered(statement)
         if key is None or key not in self._heard:
             await self._bench.sql(self._sql.get(statement, statement))

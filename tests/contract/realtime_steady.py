@@ -1,6 +1,8 @@
 """What changes from run to run in Realtime's frames, and what is compared in its place: the rules, all of them.
 
 * Binding ids differ from server to server. Each recorded id stands for one of ours, the same all through a recording.
+* A broadcast's `meta.id` is a uuid, and the `id` in its payload the same one; what it is is not compared.
+* Of the rate headers of an HTTP answer the limit is compared, not how much of it is used up.
 * A row's `id` (a uuid), `created_at` and `commit_timestamp` are compared by their form, not by their value.
 * "Token has expired N seconds ago": N is not compared.
 * The time of day in a handshake's headers, its key and the server's name are not compared; nor is `Connection`,
@@ -18,8 +20,9 @@ Frame = dict[str, Any]
 _EXPIRED = re.compile(r"Token has expired \d+ seconds ago")
 _COMMITTED = re.compile(r'"commit_timestamp":"[^"]+"')
 _IDS = re.compile(r'"ids":\[[^]]*\]')
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEPT = slice(0, 2900), slice(-300, None)  # of a long frame: its beginning and its end
-_HEADERS = ("cache-control", "content-length", "vary")
+_HEADERS = ("cache-control", "content-length", "vary", "x-rate-limit")
 
 
 def bindings(frame: Frame) -> list[Frame]:
@@ -36,11 +39,16 @@ def frame(sent: Frame, ids: Mapping[int, int]) -> Frame:
     if copy["event"] == "postgres_changes":
         copy["payload"]["ids"] = sorted(ids.get(each, each) for each in copy["payload"]["ids"])
         _blank(copy["payload"]["data"])
+    if copy["event"] == "broadcast" and "meta" in copy["payload"]:
+        _blank_message(copy["payload"])
     return copy
 
 
 def length(sent: Frame, size: int) -> int | None:
     """The length of an event's text without the values whose length changes; None for any other frame."""
+    if sent["event"] == "broadcast":
+        row: Frame = sent["payload"]["payload"].get("record") or {}
+        return size - len(f"{row.get('created_at')}")
     if sent["event"] != "postgres_changes":
         return None
     record: Frame = sent["payload"]["data"].get("record", {})
@@ -50,6 +58,7 @@ def length(sent: Frame, size: int) -> int | None:
 def clipped(text: str) -> list[str]:
     """The beginning and the end of a long frame, made comparable."""
     parts = (text[kept] for kept in _KEPT)
+    parts = (_UUID.sub("uuid", part) for part in parts)
     return [_IDS.sub('"ids":[]', _COMMITTED.sub('"commit_timestamp":"at"', part)) for part in parts]
 
 
@@ -59,9 +68,21 @@ def headers(sent: Mapping[str, str]) -> dict[str, str]:
     return {name: lower[name] for name in _HEADERS if name in lower}
 
 
+def _blank_message(payload: Frame) -> None:
+    inner = payload["payload"]
+    if inner.get("id") == payload["meta"]["id"]:
+        inner["id"] = "the same"
+    payload["meta"]["id"] = len(payload["meta"]["id"])
+    _blank_records(inner)
+
+
 def _blank(data: Frame) -> None:
     if data["commit_timestamp"] is not None:
         data["commit_timestamp"] = len(data["commit_timestamp"])
+    _blank_records(data)
+
+
+def _blank_records(data: Frame) -> None:
     for record in (data.get("record"), data.get("old_record")):
         if record and "created_at" in record:
             record["created_at"] = "at"
