@@ -18,6 +18,10 @@ export const rest = {
     same(await ids(authors().select("id").in("name", ["Ada", "Eve"]).order("id")), [1, 3]);
     same(await ids(authors().select("id").ilike("name", "%B%")), [2]);
     same(await ids(authors().select("id").is("born", null).order("id")), [2, 3]);
+    same(await ids(authors().select("id").contains("tags", ["y"])), [1]);
+    same(await ids(authors().select("id").overlaps("tags", ["x", "q"])), [1]);
+    same(await ids(authors().select("id").contains("about", { a: [1] })), [1]);
+    same(await ids(authors().select("id").eq("about->a->>0", "1")), [1]);
     same(await ids(authors().select("id").or("id.eq.1,name.eq.Eve").order("id")), [1, 3]);
     same(await ids(authors().select("id").not("id", "eq", 2).neq("id", 3)), [1]);
     const page = await authors().select("id", { count: "exact" }).order("id").range(1, 1);
@@ -32,6 +36,24 @@ export const rest = {
     same(good(await authors().select("name").eq("id", 9).maybeSingle()), null);
     const none = await authors().select("name").eq("id", 9).single();
     same([none.status, none.error.code], [406, "PGRST116"]);
+  },
+
+  async "embed what belongs together"({ db, authors, prefix }) {
+    const books = () => db.from(`${prefix}_books`);
+    good(await books().insert([{ id: 1, title: "Notes", author: 1 }, { id: 2, title: "Sketch", author: 1 }, { id: 3, title: "Anon" }], { defaultToNull: false }));
+    same(good(await books().select(`title, by:${prefix}_authors(name)`).order("id")), [
+      { title: "Notes", by: { name: "Ada" } }, { title: "Sketch", by: { name: "Ada" } }, { title: "Anon", by: null },
+    ]);
+    same(good(await books().select(`title, ${prefix}_authors!inner(name)`).eq(`${prefix}_authors.name`, "Ada").order("id", { ascending: false }).limit(1)), [
+      { title: "Sketch", [`${prefix}_authors`]: { name: "Ada" } },
+    ]);
+    const shelves = authors().select(`name, books:${prefix}_books(title)`).order("id").limit(2);
+    same(good(await shelves.order("title", { referencedTable: "books", ascending: false })), [
+      { name: "Ada", books: [{ title: "Sketch" }, { title: "Notes" }] }, { name: "Bob", books: [] },
+    ]);
+    same(good(await authors().select(`${prefix}_books(count)`).eq("id", 1).single()), { [`${prefix}_books`]: [{ count: 2 }] });
+    const none = await authors().select(`${prefix}_notes(*)`);
+    same([none.status, none.error.code], [400, "PGRST200"]);
   },
 
   async "update, upsert and delete"({ authors }) {
