@@ -18,7 +18,11 @@ SCOPES: Final = ("global", "local", "others")
 
 
 async def sign_up(call: Call) -> Answer:
-    """Makes a person, confirmed at once, and signs in."""
+    """Makes a person, confirmed at once, and signs in.
+
+    Somebody whom the admin made and who is not confirmed yet is confirmed and signed in as well, whatever the
+    password: so does the real server where addresses are confirmed at once.
+    """
     if not call.config.enable_signup:
         raise AuthError(422, "signup_disabled", "Signups not allowed for this instance")
     params = call.params()
@@ -34,12 +38,16 @@ async def sign_up(call: Call) -> Answer:
     if phone:
         raise AuthError(400, "phone_provider_disabled", "Phone signups are disabled")
     address = users.sound_email(email)
-    if await users.by_email(call.connection, address) is not None:
+    known = await users.by_email(call.connection, address)
+    if known is not None and known.is_confirmed:
         raise AuthError(422, "user_already_exists", "User already registered")
     new = NewUser(address, await passwords.kept(password), True, data, identity_data=data)
     async with call.connection.transaction():
         try:
-            user = await users.create(call.connection, new)
+            if known is None:
+                user = await users.create(call.connection, new)
+            else:
+                user = await users.change(call.connection, known, Change(is_confirmed=True))
         except asyncpg.PostgresError as error:
             raise failure("Database error saving new user") from error
         session = await sessions.begin(call.connection, user, call.caller)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 PREFIX: Final = "/auth/v1"
+LOG: Final = logging.getLogger("devstack.auth.server")
+SESSION: Final = {"application_name": "devstack auth"}
 AT_ONCE: Final = 8  # calls, each with a connection of its own for as long as it takes
 EXPOSED: Final = f"X-Total-Count, Link, {VERSION_HEADER}"
 USERS: Final = "/admin/users"
@@ -99,25 +102,26 @@ class Auth:
                 "token (password, refresh_token), user, logout, health, settings, jwks.json and admin/users."
             )
         body = await request.read()
-        async with self._connection() as connection:
-            call = Call(
-                connection=connection,
-                keys=self._keys,
-                config=self._config,
-                issuer=self._url() + PREFIX,
-                query=request.query,
-                authorization=self._keys.authorization(request.headers),
-                body=body,
-                caller=Caller(request.headers.get("User-Agent"), request.remote),
-                id=id_,
-            )
-            try:
+        try:
+            async with self._connection() as connection:
+                call = Call(
+                    connection=connection,
+                    keys=self._keys,
+                    config=self._config,
+                    issuer=self._url() + PREFIX,
+                    query=request.query,
+                    authorization=self._keys.authorization(request.headers),
+                    body=body,
+                    caller=Caller(request.headers.get("User-Agent"), request.remote),
+                    id=id_,
+                )
                 return await route(call)
-            except asyncpg.PostgresError as error:
-                raise failure("Database error querying schema") from error
-            finally:
-                if request.method != "GET":
-                    self._poke()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            LOG.warning("%s %s: %s", request.method, request.path, type(error).__name__)
+            raise failure("Database error querying schema") from error
+        finally:
+            if request.method != "GET":
+                self._poke()
 
     def _without_database(self, path: str) -> Answer | None:
         if path == "/health":
@@ -144,12 +148,7 @@ class Auth:
     async def _connection(self) -> AsyncGenerator[Connection]:
         # One for each call: opening it is nothing beside hashing a password, and none can go stale.
         async with self._slots:
-            try:
-                connection = await asyncpg.connect(
-                    self._dsn, server_settings={"application_name": "devstack auth"}
-                )
-            except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
-                raise failure("Database error querying schema") from error
+            connection = await asyncpg.connect(self._dsn, server_settings=SESSION)
             try:
                 yield connection
             finally:

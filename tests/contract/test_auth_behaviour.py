@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -21,6 +23,7 @@ from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
 from tests.contract.auth_people import ALICE, BOB, PASSWORD, Plain
 from tests.skips import POSTGRES_17
 
+PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 DATED = {"X-Supabase-Api-Version": "2024-01-01"}
 
 
@@ -87,6 +90,23 @@ async def test_bodies_that_are_no_json(auth: Plain) -> None:
         assert (refused.status_code, refused.json()["error_code"]) == (400, "bad_json")
     large = await auth("POST", "signup", {"email": "x" * (1 << 20)})
     assert (large.status_code, large.json()["error_code"]) == (413, "request_entity_too_large")
+
+
+async def test_everything_that_the_page_lists_is_501(auth: Plain) -> None:
+    section = PAGE.read_text().partition("<!-- auth -->")[2].partition("<!-- end of auth -->")[0]
+    listed = re.findall(r"^\| `(\w+) /(\S+)` \| (?:`(.*)`)? ?\|$", section, re.MULTILINE)
+    assert len(listed) > 20
+    told = await auth.sign_in()
+    for method, path, body in listed:
+        is_admins = path.startswith(("admin", "invite"))
+        answer = await auth(
+            method,
+            path.replace("ID", told["user"]["id"]),
+            json.loads(body or "{}"),
+            token=auth.gateway.keys.service_role if is_admins else told["access_token"],
+        )
+        assert answer.status_code == 501, f"{method} {path}: {answer.text}"
+        assert "development stack" in answer.json()["msg"]
 
 
 async def test_weak_password_tells_why(auth: Plain) -> None:

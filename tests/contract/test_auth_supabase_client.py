@@ -142,6 +142,9 @@ async def test_admin_makes_finds_changes_and_deletes_people(stack: Gateway, conn
     with pytest.raises(AuthApiError, match="Email not confirmed") as early:
         await client.auth.sign_in_with_password(_words(BOB))
     assert early.value.code == "email_not_confirmed"
+    joined = (await admin.create_user(_words("dan@example.com"))).user
+    assert (await client.auth.sign_up(_words("dan@example.com", "any other"))).user.id == joined.id
+    await client.auth.sign_in_with_password(_words("dan@example.com"))
     moved = await admin.update_user_by_id(
         unconfirmed.id, {"email": "carol@example.com", "email_confirm": True}
     )
