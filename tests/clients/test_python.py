@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from postgrest.exceptions import APIError
+from realtime.exceptions import RealtimeHTTPError
 from supabase import AsyncClientOptions, acreate_client
 from supabase_auth.errors import AuthApiError
 
@@ -115,6 +116,30 @@ async def test_broadcast_and_presence(project: Project, connect: Connect) -> Non
     assert [each["mood"] for each in hers.presence_state()["max"]] == ["fine"]
     await his.untrack()
     await until("she saw him go", lambda: "max" not in hers.presence_state())
+
+
+async def test_broadcast_over_http_from_the_database_and_replayed(project: Project, connect: Connect) -> None:
+    una, max_ = await connect(project.key), await connect(project.key)
+    heard: list[tuple[str, bool]] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        heard.append((event["payload"]["body"], bool((event.get("meta") or {}).get("replayed"))))
+
+    private: dict[str, Any] = {"private": True, "broadcast": {"replay": {"since": 0, "limit": 1}}}
+    topic = f"{project.prefix} wire"
+    with pytest.raises(RealtimeHTTPError, match="Unauthorized"):
+        await max_.channel(topic, {"config": private}).http_send("shout", {"body": "let me in"})
+    await una.auth.sign_up({"email": f"{project.prefix}.una@example.com", "password": PASSWORD})
+    for body in ("long ago", "before"):
+        await una.rpc(f"{project.prefix}_shout", {"topic": topic, "body": body}).execute()
+    hers = una.channel(topic, {"config": private}).on_broadcast("shout", hear)
+    await hers.subscribe()
+    await until("what was said before came again", lambda: len(heard) == 1)
+    await una.rpc(f"{project.prefix}_shout", {"topic": topic, "body": "by the database"}).execute()
+    await until("the database was heard", lambda: len(heard) == 2)
+    await una.channel(topic, {"config": private}).http_send("shout", {"body": "over HTTP"})
+    await until("the letter came", lambda: len(heard) == 3)
+    assert heard == [("before", True), ("by the database", False), ("over HTTP", False)]
 
 
 @contextlib.asynccontextmanager

@@ -69,4 +69,44 @@ export const channels = {
     await seen.holds("his leave", ({ left }) => left === "max");
     await seen.holds("herself alone again", ({ here }) => here === "una");
   },
+
+  async "broadcast over HTTP, and bytes where the protocol has them"({ client, prefix, project }) {
+    const [una, max] = [client(), client()];
+    const heard = mailbox();
+    const [hers, his] = [una, max].map((who) => who.channel(`${prefix} post`));
+    hers.on("broadcast", { event: "*" }, ({ event, payload }) => heard.put([event, payload]));
+    await subscribed(hers);
+    same(await his.httpSend("letter", { n: 1 }), { success: true });
+    same(await his.send({ type: "broadcast", event: "card", payload: { n: 2 } }), "ok"); // not subscribed: HTTP as well
+    await heard.holds("the card", ([event]) => event === "card");
+    same(heard.items, [["letter", { n: 1 }], ["card", { n: 2 }]]);
+    if (project.vsn === "2.0.0") {
+      const bytes = new Uint8Array([0, 255]).buffer;
+      await his.httpSend("parcel", bytes);
+      await subscribed(his);
+      await his.send({ type: "broadcast", event: "box", payload: bytes });
+      for (const wanted of ["parcel", "box"]) {
+        const [, payload] = await heard.holds(wanted, ([event]) => event === wanted);
+        same([...new Uint8Array(payload)], [0, 255]);
+      }
+    }
+    const secret = max.channel(`${prefix} private`, { config: { private: true } });
+    same(await secret.httpSend("letter", {}).catch((error) => error.message), "Unauthorized");
+  },
+
+  async "what was broadcast before is replayed to those who ask"({ client, email, prefix }) {
+    const una = client();
+    good(await una.auth.signUp({ email: email("ute"), password: PASSWORD }));
+    const topic = `${prefix} replayed`;
+    for (const body of ["one", "two", "three"]) good(await una.rpc(`${prefix}_shout`, { topic, body }));
+    const heard = mailbox();
+    const replay = { since: Date.now() - 600_000, limit: 2 };
+    const channel = una.channel(topic, { config: { private: true, broadcast: { replay } } });
+    channel.on("broadcast", { event: "shout" }, ({ payload, meta }) => heard.put([payload.body, meta.replayed ?? false]));
+    await subscribed(channel);
+    await heard.holds("the last before", ([body]) => body === "three");
+    good(await una.rpc(`${prefix}_shout`, { topic, body: "four" }));
+    await heard.holds("the first after", ([body]) => body === "four");
+    same(heard.items, [["two", true], ["three", true], ["four", false]]);
+  },
 };
