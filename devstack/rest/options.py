@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from devstack.rest.answer import Answer
 from devstack.rest.catalogue import Table
 from devstack.rest.functions import Functions
+from devstack.rest.quoting import quoted
 from devstack.rest.rpc import arguments_of
-from devstack.rest.sql import quoted
 
 if TYPE_CHECKING:
     from aiohttp import web

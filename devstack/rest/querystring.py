@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
-from devstack.rest import grammar
+from devstack.rest import grammar, grammar_filters, names
 from devstack.rest.errors import unparsable
 from devstack.rest.parsec import Bad, Parser, place
 from devstack.rest.tree import Condition, Field, Filter, Operation, OrderTerm, Path, Query, Span
@@ -37,7 +37,7 @@ def read(raw: str, *, is_call: bool = False) -> Query:
     columns = (
         None
         if "columns" not in first
-        else frozenset(_parsed(grammar.columns, "columns parameter", first["columns"]))
+        else frozenset(_parsed(names.columns, "columns parameter", first["columns"]))
     )
     select = _parsed(grammar.select, "select parameter", first.get("select", "*"))
     plain = [(k, v) for k, v in given if _last(k) not in AT_ANY_TABLE and k not in ALONE]
@@ -52,7 +52,7 @@ def read(raw: str, *, is_call: bool = False) -> Query:
     conflict = (
         None
         if "on_conflict" not in first
-        else tuple(_parsed(grammar.columns, "on_conflict parameter", first["on_conflict"]))
+        else tuple(_parsed(names.columns, "on_conflict parameter", first["on_conflict"]))
     )
     spans = _spans(given)
     return Query(
@@ -110,7 +110,7 @@ def _parsed(parser: Parser[T], what: str, text: str) -> T:
 
 
 def _path(key: str) -> Path:
-    return _parsed(grammar.tree_path, "tree path", key)[0]
+    return _parsed(names.tree_path, "tree path", key)[0]
 
 
 def _order(text: str) -> tuple[OrderTerm, ...]:
@@ -118,8 +118,8 @@ def _order(text: str) -> tuple[OrderTerm, ...]:
 
 
 def _logic(key: str, text: str) -> tuple[Path, Condition]:
-    path, word = _parsed(grammar.logic_path, "logic path", key)
-    reply = grammar.logic(word + text, 0)
+    path, word = _parsed(grammar_filters.logic_path, "logic path", key)
+    reply = grammar_filters.logic(word + text, 0)
     if isinstance(reply, Bad):
         source = f'"failed to parse logic tree ({text})"'
         raise unparsable(f"{source} {place(word + text, reply.failure.at)}", reply.failure.told())
@@ -127,8 +127,8 @@ def _logic(key: str, text: str) -> tuple[Path, Condition]:
 
 
 def _filter(key: str, text: str, *, is_call: bool) -> tuple[Path, Field, Operation | None]:
-    path, field = _parsed(grammar.tree_path, "tree path", key)
-    reply = grammar.operation(text, 0)
+    path, field = _parsed(names.tree_path, "tree path", key)
+    reply = grammar_filters.operation(text, 0)
     if isinstance(reply, Bad):
         if is_call and not reply.consumed:
             return path, field, None

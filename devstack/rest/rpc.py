@@ -15,9 +15,9 @@ from devstack.rest.errors import RestError, not_implemented, not_one_row
 from devstack.rest.functions import WHOLE_BODY, Argument, Function, Functions
 from devstack.rest.media import JSON_ARRAY
 from devstack.rest.plan import Scope, filtered, plan
+from devstack.rest.quoting import Statement, quoted
 from devstack.rest.request import JSON_MEDIA, READS, Wanted
 from devstack.rest.schema import Schema
-from devstack.rest.sql import Statement, quoted
 from devstack.rest.tree import Query
 from devstack.rest.writes import SOURCE, needed
 from devstack.rest.zones import with_known_zone

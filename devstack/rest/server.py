@@ -24,9 +24,9 @@ from devstack.rest.options import (
     is_preflight,
     preflight,
 )
+from devstack.rest.quoting import quoted
 from devstack.rest.request import READS, Profile, Wanted, read_profile, read_wanted
 from devstack.rest.sessions import Session, Sessions
-from devstack.rest.sql import quoted
 
 PREFIX: Final = "/rest/v1"
 METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS")

@@ -1,69 +1,14 @@
-"""From a plan to SQL.
-
-Values go to PostgreSQL as parameters wherever the catalogue knows what type is meant, so that a statement
-stays the same for all values; elsewhere as string constants of no type, whose type PostgreSQL infers from
-the operator as it does for PostgREST. Names and constants are quoted by the two functions below, and by
-nothing else.
-"""
+"""From a plan to the SELECT that reads it, and to the one that counts its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+from devstack.rest.conditions import all_of, compared, condition, path
 from devstack.rest.plan import Joined, Node, NullEmbed, Planned
-from devstack.rest.tree import Field, Filter, Operation, OrderTerm, SelectField
-
-OPERATORS: Final = {
-    "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "like", "ilike": "ilike",
-    "match": "~", "imatch": "~*", "cs": "@>", "cd": "<@", "ov": "&&", "sl": "<<", "sr": ">>", "nxr": "&<",
-    "nxl": "&>", "adj": "-|-", "isdistinct": "is distinct from",
-}  # fmt: skip
-SEARCHES: Final = {
-    "fts": "to_tsquery", "plfts": "plainto_tsquery", "phfts": "phraseto_tsquery", "wfts": "websearch_to_tsquery",
-}  # fmt: skip
-COMPARISONS: Final = frozenset({"eq", "neq", "gt", "gte", "lt", "lte"})
-PATTERNS: Final = frozenset({"like", "ilike"})
-# Types of which a constant without a type becomes the same type when compared: these may be parameters.
-PLAIN: Final = frozenset(
-    {
-        "smallint", "integer", "bigint", "numeric", "real", "double precision", "text", "uuid", "boolean", "date",
-        "timestamp without time zone", "timestamp with time zone", "time without time zone", "interval", "jsonb",
-    }
-)  # fmt: skip
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + _until_nul(name).replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string of no type; holds whatever `standard_conforming_strings` is."""
-    escaped = _until_nul(text).replace("'", "''")
-    if "\\" in escaped:
-        doubled = escaped.replace("\\", "\\\\")
-        return f"E'{doubled}'"
-    return f"'{escaped}'"
-
-
-def _until_nul(text: str) -> str:
-    """PostgreSQL has no NUL in texts; as with PostgREST, a text ends where one is."""
-    return text.partition("\0")[0]
-
-
-@dataclass(slots=True)
-class Statement:
-    """SQL under construction: hands out parameter numbers and keeps the values."""
-
-    values: list[str | None] = field(default_factory=list[str | None])
-
-    def value(self, value: str | None, type_: str = "text") -> str:
-        """A reference to a new parameter, sent as text and cast."""
-        self.values.append(None if value is None else _until_nul(value))
-        reference = f"${len(self.values)}::text"
-        return reference if type_ == "text" else f"{reference}::{type_}"
+from devstack.rest.quoting import Statement, literal, quoted
+from devstack.rest.tree import Field, OrderTerm, SelectField
 
 
 def read(node: Node, statement: Statement) -> str:
@@ -95,9 +40,7 @@ def count(node: Node, statement: Statement) -> str:
 
 def conditions(parts: Sequence[Planned], name: str, node: Node, statement: Statement) -> str:
     """A WHERE clause for a statement that changes rows, or an empty string."""
-    return (
-        f" where {' and '.join(_condition(part, name, node, statement) for part in parts)}" if parts else ""
-    )
+    return f" where {' and '.join(condition(part, name, node, statement) for part in parts)}" if parts else ""
 
 
 def table_name(node: Node) -> str:
@@ -149,7 +92,7 @@ def _join_conditions(node: Node) -> list[str]:
 
 def _where(node: Node, statement: Statement) -> str:
     name = _name_of(node)
-    parts = [*(_condition(part, name, node, statement) for part in node.where), *_join_conditions(node)]
+    parts = [*(condition(part, name, node, statement) for part in node.where), *_join_conditions(node)]
     return f" where {' and '.join(parts)}" if parts else ""
 
 
@@ -183,22 +126,6 @@ def _limited(node: Node) -> str:
 
 
 # What is shown -------------------------------------------------------------------------------------------
-
-
-def path(field_: Field, name: str, node: Node | None) -> tuple[str, str | None]:
-    """SQL and, when it is known, type of a column or of a way into the JSON in it."""
-    if field_.name == "*":
-        return f"{name}.*", None
-    known = node.columns.get(field_.name) if node else None
-    sql, type_ = f"{name}.{quoted(field_.name)}", known.type if known else None
-    if not field_.steps:
-        return sql, type_
-    if type_ not in ("json", "jsonb"):
-        sql, type_ = f"to_jsonb({sql})", "jsonb"
-    for step in field_.steps:
-        sql += step.arrow + (f"{literal(step.key)}::int" if step.is_index else literal(step.key))
-        type_ = "text" if step.arrow == "->>" else type_
-    return f"({sql})", type_
 
 
 def output_name(item: SelectField) -> str | None:
@@ -278,70 +205,10 @@ def _joined(child: Node, statement: Statement) -> str:
     return f" {how} join lateral (select {', '.join(shown)} from ({rows}) as {join}) as {join} on {condition}"
 
 
-# Conditions ----------------------------------------------------------------------------------------------
-
-
-def _condition(part: Planned, name: str, node: Node, statement: Statement) -> str:
-    if isinstance(part, NullEmbed):
-        return f"{quoted(part.join)} is {'' if part.is_negated else 'not '}distinct from null"
-    if isinstance(part, Joined):
-        return _all_of(part, [_condition(each, name, node, statement) for each in part.parts])
-    return _compared(part, name, node, statement)
-
-
 def _counted(part: Planned, node: Node, statement: Statement) -> str:
     if isinstance(part, NullEmbed):
         child = next(each for each in node.children if each.join == part.join)
         return f"{'' if part.is_negated else 'not '}exists ({count(child, statement)})"
     if isinstance(part, Joined):
-        return _all_of(part, [_counted(each, node, statement) for each in part.parts])
-    return _compared(part, _name_of(node), node, statement)
-
-
-def _all_of(part: Joined, parts: Sequence[str]) -> str:
-    joined = f"({f' {part.word} '.join(parts)})"
-    return f"not {joined}" if part.is_negated else joined
-
-
-def _compared(part: Filter, name: str, node: Node, statement: Statement) -> str:
-    operation = part.operation
-    sql, type_ = path(part.field, name, node)
-    if operation.name in SEARCHES:
-        condition = _searched(operation, sql, is_vector=_is_vector(part.field, node))
-    elif operation.name == "is":
-        condition = f"{sql} is {str(operation.value).replace('_', ' ')}"
-    elif operation.name == "in":
-        condition = f"{sql} = any ({_listed(operation.value, type_, statement)})"
-    else:
-        condition = f"{sql} {OPERATORS[operation.name]} {_operand(operation, type_, statement)}"
-    return f"not {condition}" if operation.is_negated else condition
-
-
-def _operand(operation: Operation, type_: str | None, statement: Statement) -> str:
-    value = str(operation.value)
-    if operation.name in PATTERNS:
-        value = value.replace("*", "%")
-    if operation.quantifier is not None:
-        return f"{operation.quantifier} ({literal(value)})"
-    if operation.name in PATTERNS and type_ == "text":
-        return statement.value(value)
-    if operation.name in COMPARISONS and type_ in PLAIN:
-        return statement.value(value, type_)
-    return literal(value)
-
-
-def _listed(values: str | tuple[str, ...], type_: str | None, statement: Statement) -> str:
-    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    array = "{" + ",".join(f'"{value}"' for value in escaped) + "}" if values != ("",) else "{}"
-    return statement.value(array, f"{type_}[]") if type_ in PLAIN else literal(array)
-
-
-def _is_vector(field_: Field, node: Node) -> bool:
-    known = node.columns.get(field_.name)
-    return known is not None and known.is_tsvector
-
-
-def _searched(operation: Operation, sql: str, *, is_vector: bool) -> str:
-    language = "" if operation.language is None else f"{literal(operation.language)}, "
-    vector = sql if is_vector else f"to_tsvector({language}{sql})"
-    return f"{vector} @@ {SEARCHES[operation.name]}({language}{literal(str(operation.value))})"
+        return all_of(part, [_counted(each, node, statement) for each in part.parts])
+    return compared(part, _name_of(node), node, statement)

@@ -13,9 +13,9 @@ from devstack.rest.catalogue import Table
 from devstack.rest.errors import RestError, not_one_row
 from devstack.rest.payload import Payload, read_payload
 from devstack.rest.plan import Node, Planned, Scope, plan, planned
+from devstack.rest.quoting import Statement
 from devstack.rest.request import READS, UNSATISFIABLE, Wanted
 from devstack.rest.schema import Schema
-from devstack.rest.sql import Statement
 from devstack.rest.writes import INSERTED_ROWS, SOURCE, Upsert, delete, insert, location, returned, update
 from devstack.rest.zones import transaction, with_known_zone
 

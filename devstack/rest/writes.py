@@ -10,7 +10,8 @@ from devstack.rest.catalogue import Column, Table
 from devstack.rest.errors import RestError
 from devstack.rest.payload import Payload
 from devstack.rest.plan import Node, Planned
-from devstack.rest.sql import Statement, conditions, literal, quoted, table_name
+from devstack.rest.quoting import Statement, literal, quoted
+from devstack.rest.sql import conditions, table_name
 
 # The names of the real server's own, since PostgreSQL's messages tell them.
 SOURCE: Final = "pgrst_source"

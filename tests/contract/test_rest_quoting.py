@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from devstack.rest.sql import literal, quoted
+from devstack.rest.quoting import literal, quoted
 
 HOSTILE = [
     "plain", "it's", "''", "\\", "\\'", "\\\\'; drop table x; --", '"', '""; --', "$1", "$$", "%", "ü\u2028'", "a\nb",
