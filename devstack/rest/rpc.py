@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 SCALAR: Final = "pgrst_scalar"  # PostgREST's name for the one column of a scalar result
 FORM: Final = "application/x-www-form-urlencoded"
+COUNTED: Final = (
+    "exact",
+    "estimated",
+)  # the planner knows nothing of a function, so `planned` counts nothing
 JSON_TYPES: Final = ("json", "jsonb")
 ALL: Final = Query()
 
@@ -206,18 +210,18 @@ def _sql(
     function: Function, source: str, wanted: Wanted, query: Query, schema: Schema, statement: Statement
 ) -> str:
     """Calls it and reads from what it returned like from a table, so that rows can embed what is related."""
-    media = wanted.media
-    shaped = (query.select, query.filters, query.logic, query.orders, query.spans, query.span)
-    is_bare = shaped == (ALL.select, (), (), (), (), ALL.span) and media == JSON_ARRAY
-    if not function.is_set and is_bare and not wanted.prefer.get("count"):
-        return _single_sql(function, source)
     columns = function.columns or {SCALAR: Column(SCALAR, function.type)}
     table = Table(function.row_name, columns, (), schema.name)
     scope = Scope(schema.name, schema.tables, schema.relations, wanted.max_rows)
     root = plan(query, table, scope, source=SOURCE)
+    media = wanted.media
+    shaped = (query.select, query.filters, query.logic, query.orders, query.spans, query.span)
+    is_bare = shaped == (ALL.select, (), (), (), (), ALL.span) and media == JSON_ARRAY
+    if not function.is_set and is_bare and wanted.prefer.get("count") not in COUNTED:
+        return _single_sql(function, source)
     page = rows_sql.read(root, statement)
     total = "null::bigint"
-    if wanted.prefer.get("count"):
+    if wanted.prefer.get("count") in COUNTED:
         total = f"(select count(*) from ({rows_sql.count(root, statement)}) as counted)"
     rows = f"_row_ as {SCALAR}"
     if function.columns is not None:

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+from yarl import URL
 
 from devstack.keys import JWT_SECRET, mint
+from tests.contract.recorded import Reply, steady
+from tests.contract.rest_questions import Question
 from tests.skips import POSTGREST
 
 
@@ -39,6 +43,18 @@ async def judging(
         process.terminate()
         await process.wait()
         log.close()
+
+
+async def asked(session: aiohttp.ClientSession, url: str, question: Question) -> Reply:
+    """The answer to one question."""
+    headers = {"Authorization": f"Bearer {mint(question.role)}", **question.headers}
+    body = question.body
+    if body is not None:
+        headers.setdefault("Content-Type", "application/json")
+    data = body if body is None or isinstance(body, str) else json.dumps(body)
+    address = URL(url + question.encoded, encoded=True)
+    async with session.request(question.method, address, data=data, headers=headers) as response:
+        return steady(response.status, dict(response.headers), await response.text())
 
 
 async def _until_up(session: aiohttp.ClientSession, url: str, table: str) -> None:

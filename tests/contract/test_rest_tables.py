@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import pytest
-from yarl import URL
 
 from devstack.config import Config
 from devstack.gateway import Gateway
-from devstack.keys import mint
 from devstack.postgres import SUPERUSER, Postgres, bootstrap
-from tests.contract.judge import judging
-from tests.contract.recorded import Reply, steady
+from tests.contract.judge import asked, judging
 from tests.contract.rest_questions import NEWER, Question, as_14
 from tests.contract.rest_questions_read import TOPICS
 from tests.contract.rest_questions_write import CHANGES
@@ -66,8 +62,8 @@ async def test_newer_answers_are_those_of_version_14(judge: str, ours: str) -> N
     """The judge, version 12, answers these otherwise; when it no longer does, they belong to the others."""
     async with aiohttp.ClientSession() as session:
         for newer in NEWER:
-            old = await _ask(session, judge, newer.question)
-            new = await _ask(session, ours, newer.question)
+            old = await asked(session, judge, newer.question)
+            new = await asked(session, ours, newer.question)
             assert (new.status, new.body) == (newer.status, newer.body), newer
             assert (old.status, old.body) != (newer.status, newer.body), f"no longer newer: {newer}"
 
@@ -80,22 +76,11 @@ async def _compare(judge: str, ours: str, questions: Iterable[Question]) -> None
     wrong: list[str] = []
     async with aiohttp.ClientSession() as session:
         for question in questions:
-            expected = as_14(await _ask(session, judge, question))
-            got = as_14(await _ask(session, ours, question))
+            expected = as_14(await asked(session, judge, question))
+            got = as_14(await asked(session, ours, question))
             if expected != got:
                 wrong.append(f"{question}\n  expected {expected}\n  got      {got}")
     assert not wrong, "\n".join(wrong)
-
-
-async def _ask(session: aiohttp.ClientSession, url: str, question: Question) -> Reply:
-    headers = {"Authorization": f"Bearer {mint(question.role)}", **question.headers}
-    body = question.body
-    if body is not None:
-        headers.setdefault("Content-Type", "application/json")
-    data = body if body is None or isinstance(body, str) else json.dumps(body)
-    address = URL(url + question.encoded, encoded=True)
-    async with session.request(question.method, address, data=data, headers=headers) as response:
-        return steady(response.status, dict(response.headers), await response.text())
 
 
 @asynccontextmanager
