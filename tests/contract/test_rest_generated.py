@@ -114,4 +114,6 @@ def _same(reply: Reply, method: str, got: Reply) -> object:
         return reply.body["message"], reply.body["details"]  # fewer guesses at names since 14
     if (reply.code or "").startswith("22") and (got.code or "").startswith("22"):
         return "a value that does not fit"  # which of several is found first is up to PostgreSQL
+    if got.code == "21000" == reply.code:
+        return "changed twice"  # 500 since 13
     return as_14(reply)
