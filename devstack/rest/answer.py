@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from devstack.rest.errors import RestError, not_one_row
+import asyncpg
+
+from devstack.rest.errors import RestError, from_postgres, not_one_row
 from devstack.rest.request import Wanted
 from devstack.rest.zones import transaction
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from devstack.rest.sessions import Session
+    from devstack.rest.sessions import Connection, Session
 
 # What a function may have said about its own answer, read after it ran.
 SAID: Final = (
@@ -50,7 +50,7 @@ async def run(session: Session, plan: Plan, wanted: Wanted) -> asyncpg.Record:
     limit = wanted.prefer.max_affected
     is_watched = not plan.is_read_only and (wanted.is_single or limit is not None)
     async with transaction(session, wanted, is_needed=is_watched) as connection:
-        row = _one(await connection.fetchrow(plan.sql, *plan.values))
+        row = await fetched(connection, plan.sql, plan.values)
         rows = int(row["rows"])
         if is_watched and limit is not None and rows > limit:
             message = "Query result exceeds max-affected preference constraint"
@@ -58,6 +58,23 @@ async def run(session: Session, plan: Plan, wanted: Wanted) -> asyncpg.Record:
         if is_watched and wanted.is_single and rows != 1:
             raise not_one_row(rows)
         return row
+
+
+async def fetched(connection: Connection, sql: str, values: Sequence[str | None]) -> asyncpg.Record:
+    """The one row that a statement returns.
+
+    An SQLSTATE of class 01 or 02, raised as an error, becomes a RestError here: asyncpg's exception for it is
+    immutable and cannot pass through a context manager.
+    """
+    try:
+        row = await connection.fetchrow(sql, *values)
+    except asyncpg.PostgresWarning as error:
+        raise from_postgres(error, is_anon=False) from None
+    if row is None:
+        raise RestError(
+            500, "DEVSTACK", "The statement returned no row; this is an error of devstack itself."
+        )
+    return row
 
 
 def with_body(wanted: Wanted, text: str, headers: Mapping[str, str], status: int = 200) -> Answer:
@@ -98,11 +115,3 @@ def planned_rows(explained: str) -> int:
     """How many rows PostgreSQL expects, out of an EXPLAIN in JSON."""
     outermost = cast(list[dict[str, dict[str, int]]], json.loads(explained))
     return outermost[0]["Plan"]["Plan Rows"]
-
-
-def _one(row: asyncpg.Record | None) -> asyncpg.Record:
-    if row is None:
-        raise RestError(
-            500, "DEVSTACK", "The statement returned no row; this is an error of devstack itself."
-        )
-    return row

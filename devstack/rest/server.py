@@ -164,16 +164,11 @@ class Rest:
 
 async def _served(session: Session, known: Known, wanted: Wanted, call: rpc.Call | None) -> Answer:
     schema = known.schemas[wanted.profile.schema]
-    try:
-        if call is not None:
-            return await call.run(session)
-        if wanted.method == "OPTIONS":
-            return await allowed_on_table(session, schema.table(wanted.name))
-        return await tables.serve(session, schema, wanted)
-    except (
-        asyncpg.PostgresWarning
-    ) as error:  # class 01 or 02, raised as an error; it is immutable and cannot travel
-        raise from_postgres(error, is_anon=False) from None
+    if call is not None:
+        return await call.run(session)
+    if wanted.method == "OPTIONS":
+        return await allowed_on_table(session, schema.table(wanted.name))
+    return await tables.serve(session, schema, wanted)
 
 
 def _resource(method: str, path: str) -> tuple[bool, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 from devstack.rest import sql
-from devstack.rest.answer import SAID, Answer, as_said, content_range, planned_rows, with_body
+from devstack.rest.answer import SAID, Answer, as_said, content_range, fetched, planned_rows, with_body
 from devstack.rest.catalogue import Table
 from devstack.rest.errors import RestError, not_one_row
 from devstack.rest.payload import Payload, read_payload
@@ -57,7 +57,7 @@ async def _read(session: Session, schema: Schema, wanted: Wanted) -> Answer:
     body = "''" if wanted.method == "HEAD" else media.body("page")
     text = f"select {body} as body, count(*) as rows, {total} as total, {SAID} from ({page}) as page"
     async with transaction(session, wanted, is_needed=how in PLANNED) as connection:
-        row = cast("asyncpg.Record", await connection.fetchrow(text, *statement.values))
+        row = await fetched(connection, text, statement.values)
         if media.is_single and row["rows"] != 1:
             raise not_one_row(row["rows"])
         count = await _total(connection, root, row["total"], wanted)
@@ -202,7 +202,7 @@ async def _changed(session: Session, change: Change) -> asyncpg.Record:
     is_single = wanted.is_single and not is_put
     is_limited = limit is not None and wanted.method in ("PATCH", "DELETE")
     async with transaction(session, wanted, is_needed=is_put or is_single or is_limited) as connection:
-        row = cast("asyncpg.Record", await connection.fetchrow(change.text, *change.values))
+        row = await fetched(connection, change.text, change.values)
         rows = int(row["rows"])
         if is_put and rows != 1:
             message = "Payload values do not match URL in primary key column(s)"
