@@ -27,6 +27,10 @@ from devstack.realtime.slot import Slot
 LOG: Final = logging.getLogger("devstack.realtime.server")
 PUBLICATION: Final = "supabase_realtime_messages_publication"
 LOOK_SECONDS: Final = 0.02  # between two looks at the log's end; production streams
+QUIET_SECONDS: Final = 1.0  # after which they are
+QUIET_LOOK_SECONDS: Final = (
+    0.1  # apart, so that idling costs next to nothing; what came by REST is heard at once
+)
 UNUSED_SECONDS: Final = 10.0  # after which a slot without listeners is given up
 FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 5.0
@@ -89,7 +93,7 @@ class Messages:
     async def _read_on(self) -> None:
         """Reads until nobody has listened for a while; then gives the slot up."""
         loop = asyncio.get_running_loop()
-        unused_since = loop.time()
+        unused_since = quiet_since = loop.time()
         while True:
             if self._rooms:
                 unused_since = loop.time()
@@ -98,13 +102,17 @@ class Messages:
                 self.connected.clear()
                 await self._slot.close()
                 return
-            for change in await self._slot.read():
+            changes = await self._slot.read()
+            for change in changes:
                 self._hand_out(change)
-            await self._pause()
+            if changes:
+                quiet_since = loop.time()
+            quiet = loop.time() - quiet_since > QUIET_SECONDS
+            await self._pause(QUIET_LOOK_SECONDS if quiet else LOOK_SECONDS)
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._poked.wait()
         except TimeoutError:
             pass

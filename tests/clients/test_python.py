@@ -123,7 +123,7 @@ async def test_broadcast_over_http_from_the_database_and_replayed(project: Proje
     heard: list[tuple[str, bool]] = []
 
     def hear(event: dict[str, Any]) -> None:
-        heard.append((event["payload"]["body"], bool((event.get("meta") or {}).get("replayed"))))
+        heard.append((event["payload"]["body"], "replayed" in str(event.get("meta"))))
 
     private: dict[str, Any] = {"private": True, "broadcast": {"replay": {"since": 0, "limit": 1}}}
     topic = f"{project.prefix} wire"
