@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.contract.realtime_replay import answers, realtime_recordings
 from tests.contract.recorded import RECORDINGS, exchanges
 from tests.contract.rest_questions import NEWER, REMAINING
 from tests.contract.rest_questions_read import TOPICS
@@ -60,6 +61,45 @@ REST = (
     *_each("pgrst14_08_db_down", WHOLE, BACK_AT_ONCE, *(f"after start {n}" for n in range(14))),
     *_each("pgrst14_10_serialization_40001", "answered at all", NEVER, "SQLSTATE 40001"),
 )
+
+REALTIME: tuple[Difference, ...] = ()
+"""Of a recording of Realtime a case is a line, counted from 1: `line 17`."""
+
+OTHERWISE = (
+    (
+        "filters `like`, `ilike`, `is`, `match`, `imatch`, `isdistinct` and `not.`",
+        (
+            "as the recorded server (2.102.1) "
+            "refused `like`: ``Error parsing `filter` params``. Later servers know them"
+        ),
+    ),
+    (
+        "`select` in a binding with a wildcard",
+        "a `system` error that says so, after the join's reply: what the server does is not recorded",
+    ),
+    (
+        "handshakes refused for a limit (429) or by a fault (401, 404, 429, 500)",
+        "the JSON of later servers; bad keys are refused with 403 and an empty body, as recorded",
+    ),
+    ("the limit on bytes per second", "not kept: no answer of the server's to it is known"),
+    (
+        "a join while the database is away",
+        (
+            'is answered, and told "Subscribed" when the database is back; the real '
+            "server refuses it after 15 s or more, in words that are not recorded"
+        ),
+    ),
+    (
+        "a socket without any channel",
+        "stays until it is idle for 60 s; the real server also sweeps such sockets every ten minutes",
+    ),
+    (
+        "binding ids",
+        "other numbers than the real server's, but as stable: the same parameters have the same id",
+    ),
+    ("`log_level` in the handshake", "is not looked at"),
+)
+"""What else Realtime does otherwise, with no recording to show it."""
 
 
 def listed(differences: Iterable[Difference], recording: str) -> dict[str, str]:
@@ -114,7 +154,16 @@ def questions_section() -> str:
     )
 
 
-SECTIONS = {"rest": rest_section, "questions": questions_section}
+def realtime_section() -> str:
+    """What docs/differences.md says about the Realtime recordings, and about what no recording shows."""
+    counts = {name: len(answers(name)) for name in realtime_recordings()}
+    rows = (f"| {what} | {how} |" for what, how in OTHERWISE)
+    otherwise = "\n".join(("| What | Here |", "| --- | --- |", *rows))
+    listing = table(REALTIME) if REALTIME else "No recorded frame, handshake or close code differs."
+    return f"{shares(REALTIME, counts)}\n\n{listing}\n\n{otherwise}"
+
+
+SECTIONS = {"rest": rest_section, "questions": questions_section, "realtime": realtime_section}
 
 
 def page(now: str) -> str:

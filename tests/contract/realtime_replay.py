@@ -38,8 +38,23 @@ Line = dict[str, Any]
 
 def lines(recording: str) -> list[Line]:
     """A recording, line by line."""
-    found = next(RECORDINGS.glob(f"{recording}_*.jsonl"))
+    found = RECORDINGS / f"{recording}.jsonl"
     return [json.loads(line) for line in found.read_text().splitlines()]
+
+
+def realtime_recordings() -> list[str]:
+    """The recordings of Realtime by name."""
+    return sorted(path.stem for path in RECORDINGS.glob("*.jsonl") if not path.stem.startswith("pgrst"))
+
+
+def answers(recording: str) -> list[int]:
+    """The lines, counted from 1, of what the recorded server sent: all of them are compared. An end without a code
+    is the recorder's own."""
+    return [
+        number
+        for number, line in enumerate(lines(recording), start=1)
+        if line["dir"] == "s->c" and not (line["kind"] == "tcp_end" and line["close_code"] is None)
+    ]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from devstack.postgres import Postgres, throw_away_folder
+from tests.contract.differences import REALTIME, listed
 from tests.contract.realtime_bench import Bench, serving
-from tests.contract.realtime_differences import DIFFERENCES
-from tests.contract.realtime_replay import RECORDINGS, Compared, Line, Replay, lines
+from tests.contract.realtime_replay import Compared, Line, Replay, answers, lines, realtime_recordings
 
 BODY = "(select string_agg(md5(n::text), '' order by n) from generate_series(1, greatest({0} / 32, 1)) as n)"
 OWNER = "00000000-0000-4000-8000-000000000001"
@@ -82,24 +82,19 @@ BROADCASTS = """
     create trigger tell after insert on alerts_jobs for each row execute function tell();
     create policy listen on realtime.messages for select to authenticated using (true)"""
 STAGING = {
-    "js_03": Staging({"recover_seconds": 60}, own_cluster=True),
-    "js_05": Staging({"first_subscribe_seconds": 0.3}),
-    "py_00b": Staging(own_cluster=True, no_slots=True),
-    "py_20": Staging({"recover_seconds": 60}, own_cluster=True),
-    "py_21": Staging({"recover_seconds": 60}, own_cluster=True, others=True),
-    "py_24": Staging({"first_subscribe_seconds": 0.3}),
-    "py_25": Staging(others=True),
-    "raw_17": Staging(sql=BROADCASTS, noted_late=True),
-    "raw_23": Staging({"idle_seconds": 0.3}),
-    "raw_28": Staging({"idle_seconds": 2}),
-    "raw_29": Staging({"resubscribe_seconds": 0.5}),
-    "raw_30": Staging({"first_subscribe_seconds": 1}),
+    "js_03_db_restart": Staging({"recover_seconds": 60}, own_cluster=True),
+    "js_05_realtime_sigkill": Staging({"first_subscribe_seconds": 0.3}),
+    "py_00b_subscribed_ok_but_slot_creation_failing": Staging(own_cluster=True, no_slots=True),
+    "py_20_db_restart_fast": Staging({"recover_seconds": 60}, own_cluster=True),
+    "py_21_db_down_25s": Staging({"recover_seconds": 60}, own_cluster=True, others=True),
+    "py_24_realtime_sigterm_restart": Staging({"first_subscribe_seconds": 0.3}),
+    "py_25_realtime_down_60s": Staging(others=True),
+    "raw_17_broadcast": Staging(sql=BROADCASTS, noted_late=True),
+    "raw_23_no_heartbeat": Staging({"idle_seconds": 0.3}),
+    "raw_28_ddl_while_subscribed": Staging({"idle_seconds": 2}),
+    "raw_29_token_refresh_gap": Staging({"resubscribe_seconds": 0.5}),
+    "raw_30_cold_start_gap": Staging({"first_subscribe_seconds": 1}),
 }
-NAMES = sorted(
-    found.name.rpartition(".")[0].split("_")[0] + "_" + found.name.split("_")[1]
-    for pattern in ("py_*", "js_*", "raw_*")
-    for found in RECORDINGS.glob(pattern)
-)
 
 
 @asynccontextmanager
@@ -156,12 +151,11 @@ async def replayed(cluster: Postgres, name: str) -> list[Compared]:
         return replay.compared
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", realtime_recordings())
 async def test_conversation_goes_as_recorded(cluster: Postgres, name: str) -> None:
     compared = await replayed(cluster, name)
-    known = {each.line for each in DIFFERENCES if each.recording == name}
-    new = [each for each in compared if not each.exact and each.line not in known]
-    assert not new, "\n".join(f"line {e.line}\n  recorded {e.recorded}\n  now      {e.got}" for e in new[:5])
-    assert {each.line for each in compared if not each.exact} == known, (
-        "the list names what no longer differs"
-    )
+    differing = {f"line {each.line}": each for each in compared if not each.exact}
+    for case, each in differing.items():
+        print(f"{case}\n  recorded {each.recorded}\n  now      {each.got}")
+    assert sorted(differing) == sorted(listed(REALTIME, name))
+    assert len({each.line for each in compared}) == len(answers(name)), "something recorded was not compared"
