@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,15 +21,18 @@ SEARCHES: Final = {
 COMPARISONS: Final = frozenset({"eq", "neq", "gt", "gte", "lt", "lte", "isdistinct"})
 PATTERNS: Final = frozenset({"like", "ilike"})
 MATCHES: Final = frozenset({"match", "imatch"})
-CONTAINMENTS: Final = frozenset({"cs", "cd"})
 TEXTS: Final = ("text", "character varying")
-# Types of which a constant without a type becomes the same type when compared: these may be parameters.
-PLAIN: Final = frozenset(
-    {
-        "smallint", "integer", "bigint", "numeric", "real", "double precision", "text", "uuid", "boolean", "date",
-        "timestamp without time zone", "timestamp with time zone", "time without time zone", "interval", "jsonb",
-    }
-)  # fmt: skip
+# What is certainly a value of a type may be a parameter, which keeps the statement the same for all of them.
+# Anything else is told by PostgreSQL to be wrong while it reads the statement, as with PostgREST, whether a row
+# is ever compared with it or not.
+CERTAIN: Final = {
+    "text": re.compile(r".*", re.DOTALL),
+    "smallint": re.compile(r"-?\d{1,4}"),
+    "integer": re.compile(r"-?\d{1,9}"),
+    "bigint": re.compile(r"-?\d{1,18}"),
+    "boolean": re.compile(r"true|false"),
+    "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+}
 
 
 def path(field_: Field, name: str, node: Node | None) -> tuple[str, str | None]:
@@ -78,30 +82,25 @@ def _operand(operation: Operation, type_: str | None, statement: Statement) -> s
     value = str(operation.value)
     if operation.name in PATTERNS:
         value = value.replace("*", "%")
-    kind = _operand_type(operation, type_)
     if operation.quantifier is not None:
-        array = literal(value) if kind is None else statement.value(value, f"{kind}[]")
-        return f"{operation.quantifier} ({array})"
-    return literal(value) if kind is None else statement.value(value, kind)
+        return f"{operation.quantifier} ({literal(value)})"
+    kind = "text" if type_ in TEXTS else type_
+    is_same = operation.name in COMPARISONS or (kind == "text" and operation.name in (PATTERNS | MATCHES))
+    return statement.value(value, kind) if is_same and kind and _is_certain(kind, value) else literal(value)
 
 
-def _operand_type(operation: Operation, type_: str | None) -> str | None:
-    """The type that PostgreSQL would infer for the operand, where that is certain."""
-    if type_ in TEXTS and operation.name in (COMPARISONS | PATTERNS | MATCHES):
-        return "text"
-    if type_ in PLAIN and operation.name in COMPARISONS:
-        return type_
-    is_container = type_ == "jsonb" or (
-        type_ is not None and type_.removesuffix("[]") in PLAIN and type_[-1] == "]"
-    )
-    return type_ if is_container and operation.name in CONTAINMENTS else None
+def _is_certain(type_: str, value: str) -> bool:
+    pattern = CERTAIN.get(type_)
+    return pattern is not None and pattern.fullmatch(value) is not None
 
 
 def _listed(values: str | tuple[str, ...], type_: str | None, statement: Statement) -> str:
-    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    array = "{" + ",".join(f'"{value}"' for value in escaped) + "}" if values != ("",) else "{}"
+    given = () if values == ("",) else tuple(values)
+    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in given)
+    array = "{" + ",".join(f'"{value}"' for value in escaped) + "}"
     kind = "text" if type_ in TEXTS else type_
-    return statement.value(array, f"{kind}[]") if kind in PLAIN else literal(array)
+    is_certain = kind is not None and all(_is_certain(kind, value) for value in given)
+    return statement.value(array, f"{kind}[]") if is_certain and kind in CERTAIN else literal(array)
 
 
 def _is_vector(field_: Field, node: Node) -> bool:

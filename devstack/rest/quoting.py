@@ -1,7 +1,7 @@
 """What keeps a request's words from becoming SQL: every name and value goes through one of these.
 
-Values go to PostgreSQL as parameters wherever it is known what type is meant, so that a statement stays the
-same for all values; elsewhere as string constants of no type, whose type PostgreSQL infers from the operator.
+Values go to PostgreSQL as parameters where it is certain what type they are of, so that a statement stays the
+same for all of them; elsewhere as string constants of no type, whose type PostgreSQL infers from the operator.
 """
 
 from __future__ import annotations

@@ -84,12 +84,12 @@ class Wanted:
         asked = self.query.span
         header = RANGE.fullmatch(self.range_header) if self.range_header and self.method == "GET" else None
         first, last = (int(header[1]), int(header[2]) if header[2] else None) if header else (0, None)
-        if last is not None and last < first:
+        is_zero = asked.last == -1
+        if last is not None and last < first and not is_zero:
             details = (
                 "The lower boundary must be lower than or equal to the upper boundary in the Range header."
             )
             raise RestError(416, "PGRST103", UNSATISFIABLE, details)
-        is_zero = asked.last == -1
         both = Span(0, -1) if is_zero else asked.within(first, last)
         if both.is_empty and not is_zero:
             details = "Limit should be greater than or equal to zero."

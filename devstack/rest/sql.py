@@ -164,11 +164,11 @@ def _spread_names(node: Node) -> list[str]:
     own = [output_name(item) or item.field.name for item in node.select]
     if node.is_to_many_spread and "*" in own:
         own = [each for name in own for each in (node.columns if name == "*" else [name])]
+    # An empty embed has no column either, and naming it is PostgreSQL's error there too.
     nested = [
         name
         for child in node.children
         for name in (_spread_names(child) if child.is_spread else [child.shown_as])
-        if child.is_spread or not child.is_empty
     ]
     return own + nested
 

@@ -80,6 +80,11 @@ REMAINING = (
         "unknown",
     ),
     ("A CSV body that cannot be read at all", "the words of its CSV library", "the same code, other words"),
+    (
+        "Two mistakes in one request",
+        "an operator that is not there is told before a constant that is wrong",
+        "whichever comes first in the statement",
+    ),
     ("A negative `rel.limit`", "12: 500 without a body", "PostgreSQL's own refusal (2201W)"),
 )
 

@@ -65,6 +65,10 @@ EMBEDS = r"""
 /tasks?select=id,...projects(name,...clients(cname:name))&order=id
 /tasks?select=id,...projects(pname:name,clients(name))&order=id
 /projects?select=id,...clients(*)&order=id
+/projects?select=id,...clients(name,p:projects())&order=id
+/projects?select=id,...clients(name,p:projects(id))&order=id
+/measures?select=value,projects(measures())&projects.measures.at=eq.1
+/measures?value=gt.100&at=eq.never
 /projects?select=id,v_clients(name)&order=id
 /v_projects?select=id,clients(name)&order=id
 /v_projects?select=id,v_clients(name)&order=id
@@ -552,6 +556,7 @@ TOPICS = {
             )
         ),
         Question("HEAD", "/numbers?order=n", {"Range": "0-4"}),
+        Question("GET", "/numbers?order=n&limit=0", {"Range": "5-4"}),
     ],
     "forms": [
         *(Question("GET", path, {"Accept": form}) for form in _lines(FORMS) for path in _lines(FORMED)),
