@@ -257,6 +257,7 @@ async def _check(arguments: argparse.Namespace) -> int:
             bells=bells,
             canary=store.canary,
             worker_id=f"pulse-check-{time.time_ns()}",
+            by_broadcast=config.listens_to_broadcast,
             emit=lambda _: None,
         )
         heard = await _hears(subscription, bells[queues[0]])

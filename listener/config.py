@@ -32,10 +32,17 @@ JOURNAL = Setting(
     required=False,
     secret=False,
 )
+LISTEN = Setting(
+    "PULSE_LISTEN",
+    "postgres_changes (the default), or broadcast after `select announce_by_broadcast()`",
+    required=False,
+    secret=False,
+)
 DATABASE_URL = Setting(
     "DATABASE_URL",
     "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
 )
+_WAYS_TO_LISTEN = ("postgres_changes", "broadcast")
 _KEY = re.compile(r"[A-Za-z0-9._=-]+")
 _SECRET_KEY = re.compile(r"sb_secret_[A-Za-z0-9_-]{8,}")
 _HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -52,6 +59,8 @@ class Config:
     secrets: tuple[str, ...] = field(repr=False)
     """Values that must never be printed."""
     door_token: str | None = field(default=None, repr=False)
+    listens_to_broadcast: bool = False
+    """Whether wake-ups come as broadcasts of the database instead of as changes of its tables."""
     journal: Path | None = None
     """The folder in which outcomes outlive a process that dies while the database is away."""
 
@@ -77,7 +86,8 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
     problems = [problem for setting in wanted.values() if (problem := setting.problem(environment))]
     url = environment.get(SUPABASE_URL.name, "").rstrip("/")
     key = environment.get(SUPABASE_SERVICE_ROLE_KEY.name, "")
-    problems += filter(None, [url and _url_problem(url), key and _key_problem(key)])
+    listen = environment.get(LISTEN.name) or _WAYS_TO_LISTEN[0]
+    problems += filter(None, [url and _url_problem(url), key and _key_problem(key), _listen_problem(listen)])
     if problems:
         raise ConfigError(problems)
     secret_names = {setting.name for setting in [*wanted.values(), DOOR_TOKEN] if setting.secret}
@@ -89,6 +99,7 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
         dict(environment),
         secrets,
         environment.get(DOOR_TOKEN.name) or None,
+        listen == "broadcast",
         Path(journal) if journal else None,
     )
 
@@ -123,6 +134,12 @@ def _url_problem(url: str) -> str | None:
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         return f"{SUPABASE_URL.name} must begin with https:// unless it is this machine: each call carries the key."
     return None
+
+
+def _listen_problem(listen: str) -> str | None:
+    if listen in _WAYS_TO_LISTEN:
+        return None
+    return f"{LISTEN.name} must be one of {', '.join(_WAYS_TO_LISTEN)}, not {listen[:40]!r}."
 
 
 def _key_problem(key: str) -> str | None:

@@ -8,7 +8,8 @@ and rejoining never get a turn.
 
 One channel carries all tables, because one join is then the whole truth: the server drops the good bindings
 together with a bad one and says so, the epoch ends, and its reason names the table and the mend. With a channel
-for each table, a forgotten table would be silent while all else looks well.
+for each table, a forgotten table would be silent while all else looks well. Broadcasts have no filter, so a second
+channel carries the canary of this process alone; the epoch ends when either does.
 
 Races: everything here runs on one event loop. The first ending stands, later ones are its echo. Once over, an
 epoch reports nothing more, so a late "ready" cannot revive it; a late INSERT may still ring, which is harmless.
@@ -25,9 +26,9 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from realtime import AsyncRealtimeClient
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from realtime.message import SuccessSystemPayload
-from realtime.types import RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
+from realtime.types import RealtimeChannelConfig, RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
 from realtime.version import __version__ as installed
 
 from listener.errors import ConfigError
@@ -86,6 +87,7 @@ class Epoch:
         ready: Callable[[], None],
         token: str,
         deadline: float,
+        by_broadcast: bool = False,
     ) -> None:
         self.canary_heard = asyncio.Event()
         self._ready = ready
@@ -96,14 +98,35 @@ class Epoch:
         # The client's timeout is the longer one, so that it never comes to join a second time by itself.
         timeout = math.ceil(deadline) + 1
         self._client = AsyncRealtimeClient(url, key, auto_reconnect=False, max_retries=1, timeout=timeout)
-        self._channel = self._client.channel(_TOPIC)
-        for table, ring in inserted.items():
+        heard = {table: partial(self._heard, ring) for table, ring in inserted.items()}
+        canary = partial(self._heard, self.canary_heard.set)
+        if by_broadcast:
+            self._ready_word = "system"
+            self._channels = self._broadcasts(heard, canary, token)
+        else:
+            self._ready_word = "postgres_changes"
+            self._channels = [self._changes(heard, canary, token)]
+        self._channels[0].on_system(self._system_said)
+
+    def _changes(
+        self, heard: Mapping[str, Callable[..., None]], canary: Callable[..., None], token: str
+    ) -> AsyncRealtimeChannel:
+        channel = self._client.channel(_TOPIC)
+        for table, ring in heard.items():
             # The id alone: a wake-up carries nothing that is used, so payloads stay out of frames and logs.
-            heard = partial(self._heard, ring)
-            self._channel.on_postgres_changes(_INSERT, heard, table, "public", select=["id"])
-        heard = partial(self._heard, self.canary_heard.set)
-        self._channel.on_postgres_changes(_INSERT, heard, _CANARY_TABLE, "public", f"token=eq.{token}")
-        self._channel.on_system(self._system_said)
+            channel.on_postgres_changes(_INSERT, ring, table, "public", select=["id"])
+        return channel.on_postgres_changes(_INSERT, canary, _CANARY_TABLE, "public", f"token=eq.{token}")
+
+    def _broadcasts(
+        self, heard: Mapping[str, Callable[..., None]], canary: Callable[..., None], token: str
+    ) -> list[AsyncRealtimeChannel]:
+        """Private channels: their messages come from the database alone, and only service keys may join them."""
+        config = RealtimeChannelConfig(broadcast={"replication_ready": True}, presence=None, private=True)
+        tables = self._client.channel(_TOPIC, {"config": config})
+        for table, ring in heard.items():
+            tables.on_broadcast(table, ring)
+        own = self._client.channel(f"{_TOPIC}-{token}", {"config": config})
+        return [tables, own.on_broadcast(_CANARY_TABLE, canary)]
 
     async def open(self) -> bool:
         """Connects, joins, and waits for the word that changes are streamed. False: the epoch is over."""
@@ -111,7 +134,8 @@ class Epoch:
             async with asyncio.timeout(self._deadline):
                 await self._client.connect()
                 self._socket = self._client._ws_connection
-                await self._channel.subscribe(self._state_changed)
+                for channel in reversed(self._channels):  # the one that says "ready" is the last to join
+                    await channel.subscribe(self._state_changed)
                 await self._open_or_over.wait()
         except TimeoutError:
             self.end(Ending(f"not ready within {self._deadline:g} s"))
@@ -153,11 +177,12 @@ class Epoch:
 
     def _tasks(self) -> set[Task]:
         """All tasks that the client has begun, in every corner where it keeps some."""
-        channel = self._channel
         found = [attrgetter(name)(self._client) for name in _TASKS_OF_CLIENT]
-        found += [attrgetter(name)(channel) for name in _TASKS_OF_CHANNEL]
-        found += [attrgetter("timeout_task")(push) for push in channel.messages_waiting_for_ack.values()]
-        return {task for task in found if task is not None} | channel._background_tasks
+        for channel in self._channels:
+            found += [attrgetter(name)(channel) for name in _TASKS_OF_CHANNEL]
+            found += [attrgetter("timeout_task")(push) for push in channel.messages_waiting_for_ack.values()]
+            found += channel._background_tasks
+        return {task for task in found if task is not None}
 
     def _look(self) -> None:
         """Ends the epoch when a task of the client has died, which the client itself does not notice."""
@@ -177,7 +202,7 @@ class Epoch:
 
     def _system_said(self, message: SuccessSystemPayload) -> None:
         """The client passes only messages with status ok; those with an error come as a state."""
-        if message.extension == "postgres_changes" and not self._ending.done():
+        if message.extension == self._ready_word and not self._ending.done():
             self._open_or_over.set()
             self._heard(self._ready)
 

@@ -139,6 +139,7 @@ class Service:
                 canary=store.canary,
                 worker_id=self.worker_id,
                 emit=self.metrics,
+                by_broadcast=self._config.listens_to_broadcast,
             )
             if self._plan.schedules:
                 self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)

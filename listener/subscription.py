@@ -37,6 +37,8 @@ from listener.redaction import Redactor
 from listener.wakeups import Bell
 
 _LONGEST_REASON = 240
+_UNHEARD = "canary not heard: the server streams nothing though all looks well"
+_UNHEARD_BROADCAST = f"{_UNHEARD}; was `select announce_by_broadcast()` run in this project?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,13 @@ class Subscription:
         worker_id: str,
         emit: Emit,
         timings: Timings = Timings(),
+        by_broadcast: bool = False,
     ) -> None:
-        """`url` is the project's. Raises ConfigError when the installed client is none that can be supervised."""
+        """`url` is the project's. `by_broadcast`: hears what the database announces (see sql/035_announce.sql), not
+        what Realtime reads from the tables; bells, proofs and recoveries are the same.
+
+        Raises ConfigError when the installed client is none that can be supervised.
+        """
         require_supported_client()
         self._url = "ws" + url.removeprefix("http").rstrip("/") + "/realtime/v1"
         self._key = key
@@ -91,6 +98,7 @@ class Subscription:
         self._canary = canary
         # A comma or a dot would have a meaning in the filter of the canary's binding.
         self._token = re.sub(r"[^A-Za-z0-9_-]", "-", worker_id)
+        self._by_broadcast = by_broadcast
         self._emit = emit
         self._timings = timings
         self._redactor = Redactor((key,))
@@ -138,6 +146,7 @@ class Subscription:
             inserted={f"{queue}_jobs": ring for queue, ring in rings.items()},
             ready=self._turned_ready,
             token=self._token,
+            by_broadcast=self._by_broadcast,
             deadline=deadline.total_seconds(),
         )
 
@@ -168,7 +177,7 @@ class Subscription:
     async def _send_canaries(self, epoch: Epoch) -> None:
         while True:
             if not await self._canary_comes_back(epoch):
-                epoch.end(Ending("canary not heard: the server streams nothing though all looks well"))
+                epoch.end(Ending(_UNHEARD_BROADCAST if self._by_broadcast else _UNHEARD))
                 return
             await asyncio.sleep(_between(0.8, 1.2, self._timings.canary).total_seconds())
 

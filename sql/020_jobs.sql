@@ -180,6 +180,12 @@ begin
 
     perform public.guard_queue_table(queue_table);
     perform public.publish_table(queue_table);
+    if exists (
+        select from pg_catalog.pg_trigger as t
+        where t.tgrelid = 'public.jobs'::regclass and t.tgname = 'announce_insert'
+    ) then
+        perform public.announce_table(format('public.%I', queue_table));
+    end if;
 end
 $$;
 

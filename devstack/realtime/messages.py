@@ -17,6 +17,7 @@ import asyncpg
 from devstack.realtime import partitions
 from devstack.realtime.broadcasts import Event
 from devstack.realtime.database import Database
+from devstack.realtime.faults import RealtimeFaults
 from devstack.realtime.joining import PREFIX, Replay
 from devstack.realtime.pgoutput import Change, Kind, Relation
 from devstack.realtime.refusals import Refused
@@ -48,9 +49,10 @@ class Messages:
     `connected` is set while what is committed will be delivered.
     """
 
-    def __init__(self, dsn: str, rooms: Rooms) -> None:
+    def __init__(self, dsn: str, rooms: Rooms, faults: RealtimeFaults) -> None:
         self._slot = Slot(dsn, PUBLICATION, wants=_wants, changed=lambda: None)
         self._rooms = rooms
+        self._faults = faults
         self._woken = asyncio.Event()
         self._poked = asyncio.Event()
         self.connected = asyncio.Event()
@@ -104,7 +106,8 @@ class Messages:
                 return
             changes = await self._slot.read()
             for change in changes:
-                self._hand_out(change)
+                if not (self._faults.deaf or self._faults.lose_event()):
+                    self._hand_out(change)
             if changes:
                 quiet_since = loop.time()
             quiet = loop.time() - quiet_since > QUIET_SECONDS

@@ -63,7 +63,7 @@ class Realtime:
             dsn, faults=faults, timing=self.timing, limits=self.limits, at_once=deliver_at_once
         )
         self._rooms = Rooms()
-        self._messages = Messages(dsn, self._rooms)
+        self._messages = Messages(dsn, self._rooms, faults)
         self._database = Database(dsn)
         self._services = Services(
             keys,

@@ -73,6 +73,7 @@ async def listening(
     worker_id: str = "worker-1",
     bells: dict[str, Bell] | None = None,
     timings: Timings | None = None,
+    by_broadcast: bool = False,
 ) -> AsyncIterator[Ears]:
     """Runs a subscription to two queues; then cancels it and asserts that nothing of it is left."""
 
@@ -92,6 +93,7 @@ async def listening(
         worker_id=worker_id,
         emit=emit,
         timings=timings or quick(),
+        by_broadcast=by_broadcast,
     )
     ears = Ears(subscription, bells, events, moved)
     before = client_tasks()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeAlias
@@ -13,7 +14,8 @@ from devstack.gateway import Gateway
 from listener.events import Deaf
 from listener.jobs import NewJob, WokenBy
 from listener.store import Store, connected
-from tests.listener.hearing import PATIENCE, listening, quick
+from listener.subscription import Timings
+from tests.listener.hearing import PATIENCE, Ears, listening, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
 
@@ -27,6 +29,7 @@ class Stack:
     url: str
     key: str
     store: Store
+    by_broadcast: bool = False
     canaries: int = 0
     third: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -37,15 +40,22 @@ class Stack:
             self.third.set()
 
 
-@pytest.fixture(params=["secret", "service_role"])
-async def stack(gateway: Gateway, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
-    key = str(getattr(gateway.keys, request.param))
+@pytest.fixture(params=["secret", "service_role", "broadcast"])
+async def stack(gateway: Gateway, owner: Owner, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
+    by_broadcast = request.param == "broadcast"
+    if by_broadcast:
+        await owner.execute("select announce_by_broadcast()")
+    key = gateway.keys.secret if by_broadcast else str(getattr(gateway.keys, request.param))
     async with connected(gateway.url, key, "test") as store:
-        yield Stack(gateway.url, key, store)
+        yield Stack(gateway.url, key, store, by_broadcast)
+
+
+def hears(stack: Stack, timings: Timings | None = None) -> AbstractAsyncContextManager[Ears]:
+    return listening(stack, timings=timings, by_broadcast=stack.by_broadcast)
 
 
 async def test_it_hears_the_rows_of_its_queues_and_its_canaries(stack: Stack, owner: Owner) -> None:
-    async with listening(stack, timings=quick(canary=0.05)) as ears:
+    async with hears(stack, quick(canary=0.05)) as ears:
         assert await ears.all_woken() == {WokenBy.JOINED}
         await stack.store.enqueue([NewJob("payment", "anything", {"secret": "x"})])
         assert await ears.woken("payment") is WokenBy.REALTIME
@@ -60,7 +70,7 @@ async def test_it_hears_the_rows_of_its_queues_and_its_canaries(stack: Stack, ow
 
 
 async def test_silent_deafness_is_noticed_and_healed(stack: Stack, gateway: Gateway) -> None:
-    async with listening(stack, timings=quick(canary=0.05, canary_back=1)) as ears:
+    async with hears(stack, quick(canary=0.05, canary_back=1)) as ears:
         await ears.all_woken()
         gateway.faults.realtime.deaf = True
         await stack.store.enqueue([NewJob("payment", "unheard")])
@@ -71,7 +81,7 @@ async def test_silent_deafness_is_noticed_and_healed(stack: Stack, gateway: Gate
 
 
 async def test_realtime_switched_off_and_on(stack: Stack, gateway: Gateway) -> None:
-    async with listening(stack, timings=quick(again_cap=0.05)) as ears:
+    async with hears(stack, quick(again_cap=0.05)) as ears:
         await ears.all_woken()
         gateway.faults.realtime.off = True
         await ears.deaf(4)
@@ -82,6 +92,8 @@ async def test_realtime_switched_off_and_on(stack: Stack, gateway: Gateway) -> N
 
 
 async def test_a_table_outside_the_publication_is_named_with_its_mend(stack: Stack, owner: Owner) -> None:
+    if stack.by_broadcast:
+        return  # needs no publication of ours
     await owner.execute("alter publication supabase_realtime drop table broker_jobs")
     async with listening(stack) as ears:
         mend = "alter publication supabase_realtime add table public.broker_jobs"
@@ -90,6 +102,20 @@ async def test_a_table_outside_the_publication_is_named_with_its_mend(stack: Sta
         await ears.hearing()
         await stack.store.enqueue([NewJob("broker", "anything")])
         await ears.all_woken()
+
+
+async def test_a_project_that_announces_nothing_is_told_what_to_do(gateway: Gateway) -> None:
+    async with connected(gateway.url, gateway.keys.secret, "test") as store:
+        mute = Stack(gateway.url, gateway.keys.secret, store, by_broadcast=True)
+        async with hears(mute, quick(canary=0.05, canary_back=0.3)) as ears:
+            assert "was `select announce_by_broadcast()` run in this project?" in (await ears.deaf()).reason
+
+
+async def test_a_key_without_rights_is_told_so(gateway: Gateway) -> None:
+    async with connected(gateway.url, gateway.keys.secret, "test") as store:
+        anon = Stack(gateway.url, gateway.keys.anon, store, by_broadcast=True)
+        async with hears(anon) as ears:
+            assert (await ears.deaf()).reason.startswith("the key is refused (Unauthorized")
 
 
 async def test_another_key_is_refused(gateway: Gateway) -> None:

@@ -1,0 +1,99 @@
+"""Announcing inserts by broadcast: once per statement and queue, by every table, and never at the INSERT's cost."""
+
+import asyncpg
+import pytest
+
+from tests.sql.calls import Calls, Connection
+
+SEND_RAISES = """
+    create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+    returns void language plpgsql as $$ begin raise exception 'broken'; end $$
+"""
+ANNOUNCED = "select topic, event, private from realtime.messages order by event, topic"
+
+
+@pytest.fixture
+async def announcing(owner: Connection) -> Connection:
+    await owner.execute("select announce_by_broadcast()")
+    return owner
+
+
+async def said(owner: Connection) -> list[tuple[str, str, bool]]:
+    return [tuple(row) for row in await owner.fetch(ANNOUNCED)]
+
+
+async def test_nothing_is_announced_before_it_is_asked_for(server: Calls, owner: Connection) -> None:
+    await server.insert()
+    assert await said(owner) == []
+
+
+async def test_one_announcement_per_statement_and_queue(server: Calls, announcing: Connection) -> None:
+    await announcing.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 100)")
+    await announcing.execute(
+        "insert into jobs (queue, type) select (array['broker', 'alerts'])[1 + n % 2], 'a' from generate_series(1, 9) n"
+    )
+    assert await said(announcing) == [
+        ("pulse", "alerts_jobs", True),
+        ("pulse", "broker_jobs", True),
+        ("pulse", "payment_jobs", True),
+    ]
+
+
+async def test_enqueue_and_plain_inserts_of_the_server_are_announced(
+    server: Calls, announcing: Connection
+) -> None:
+    await server.insert()
+    await server.enqueue({"queue": "broker", "type": "a"})
+    await server.claim()
+    assert [event for _, event, _ in await said(announcing)] == ["broker_jobs", "payment_jobs"]
+
+
+async def test_a_canary_is_announced_to_its_worker_alone(server: Calls, announcing: Connection) -> None:
+    await server.value("select canary('w-1')")
+    assert await said(announcing) == [("pulse-w-1", "realtime_canary", True)]
+
+
+async def test_a_queue_made_later_is_announced_too(announcing: Connection) -> None:
+    await announcing.execute("select create_queue('reports'); insert into reports_jobs (type) values ('a')")
+    assert [event for _, event, _ in await said(announcing)] == ["reports_jobs"]
+
+
+async def test_it_may_be_repeated_and_switched_off(announcing: Connection) -> None:
+    await announcing.execute("select announce_by_broadcast()")
+    await announcing.execute("insert into payment_jobs (type) values ('a')")
+    assert len(await said(announcing)) == 1
+    await announcing.execute("select announce_by_broadcast(false)")
+    await announcing.execute("insert into payment_jobs (type) values ('a'); select canary('w')")
+    await announcing.execute("select create_queue('reports'); insert into reports_jobs (type) values ('a')")
+    assert len(await said(announcing)) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "drop function realtime.send(jsonb, text, text, boolean)",
+        SEND_RAISES,
+        "drop table realtime.messages cascade",
+    ],
+    ids=["no send", "send raises", "no messages"],
+)
+async def test_the_insert_never_fails_because_of_it(
+    announcing: Connection, database: str, broken: str
+) -> None:
+    superuser = await asyncpg.connect(database, user="supabase_admin")
+    try:
+        await superuser.execute(broken)
+    finally:
+        await superuser.close()
+    await announcing.execute("insert into payment_jobs (type) values ('a'); select canary('w')")
+    assert await announcing.fetchval("select count(*) from payment_jobs") == 1
+
+
+async def test_a_project_without_broadcasts_is_told_so(owner: Connection, database: str) -> None:
+    superuser = await asyncpg.connect(database, user="supabase_admin")
+    try:
+        await superuser.execute("drop function realtime.send(jsonb, text, text, boolean)")
+    finally:
+        await superuser.close()
+    with pytest.raises(asyncpg.UndefinedFunctionError, match=r"no realtime\.send"):
+        await owner.execute("select announce_by_broadcast()")
