@@ -18,7 +18,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 MADE = Path(__file__).with_name("project.sql").read_text()
 NAMED = ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_KEY", "DATABASE_URL")
@@ -63,7 +63,7 @@ async def _prepared(url: str, key: str, secret: str, dsn: str) -> AsyncIterator[
         await owner.execute(MADE.replace("PREFIX", prefix))
         try:
             headers = {"apikey": secret, "Authorization": f"Bearer {secret}"}
-            async with httpx.AsyncClient(headers=headers) as http:
+            async with httpx.AsyncClient(headers=headers, timeout=PATIENCE) as http:
 
                 async def knows() -> bool:
                     return (await http.get(f"{url}/rest/v1/{prefix}_notes?limit=0")).status_code == 200

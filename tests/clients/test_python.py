@@ -1,37 +1,23 @@
 """The official Python clients do what users do: tables, functions, people, and changes as they happen."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 from postgrest.exceptions import APIError
 from realtime.exceptions import RealtimeHTTPError
-from supabase import AsyncClientOptions, acreate_client
 from supabase_auth.errors import AuthApiError
 
 from tests.clients.conftest import Project
+from tests.contract.auth_people import PASSWORD, Connect, connecting
 from tests.waiting import until
-
-PASSWORD = "correct horse"
-Connect = Callable[[str], Awaitable[Any]]  # the client's own types are partly unknown to the checkers
 
 
 @pytest.fixture
 async def connect(project: Project) -> AsyncIterator[Connect]:
-    """Makes clients that end with the test."""
-    async with AsyncExitStack() as until_the_end:
-
-        async def connected(key: str) -> Any:
-            http = await until_the_end.enter_async_context(httpx.AsyncClient())
-            options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
-            client = await acreate_client(project.url, key, options)
-            until_the_end.push_async_callback(client.realtime.close)
-            return client
-
-        yield connected
+    async with connecting(project.url) as connect:
+        yield connect
 
 
 async def test_tables_and_functions(project: Project, connect: Connect) -> None:

@@ -10,6 +10,7 @@ import httpx
 from supabase import AsyncClientOptions, acreate_client
 
 from devstack.gateway import Gateway
+from tests.waiting import PATIENCE
 
 ALICE, BOB = "alice@example.com", "bob@example.com"
 PASSWORD = "correct horse"
@@ -22,7 +23,7 @@ async def connecting(url: str) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as until_the_end:
 
         async def connect(key: str) -> Any:
-            http = await until_the_end.enter_async_context(httpx.AsyncClient())
+            http = await until_the_end.enter_async_context(httpx.AsyncClient(timeout=PATIENCE))
             client = await acreate_client(
                 url, key, AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
             )

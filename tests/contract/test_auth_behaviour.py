@@ -22,6 +22,7 @@ from devstack.keys import Keys
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
 from tests.contract.auth_people import ALICE, BOB, PASSWORD, Plain
 from tests.skips import POSTGRES_17
+from tests.waiting import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 DATED = {"X-Supabase-Api-Version": "2024-01-01"}
@@ -29,7 +30,7 @@ DATED = {"X-Supabase-Api-Version": "2024-01-01"}
 
 @pytest.fixture
 async def auth(gateway: Gateway) -> AsyncIterator[Plain]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
         yield Plain(gateway, http)
 
 
@@ -344,7 +345,7 @@ async def test_bcrypt_with_pgcrypto() -> None:
     with throw_away_folder() as folder:
         async with Postgres(folder, binaries=binaries) as server:
             await bootstrap(server.dsn(user=SUPERUSER))
-            async with Gateway(server.dsn()) as gateway, httpx.AsyncClient() as http:
+            async with Gateway(server.dsn()) as gateway, httpx.AsyncClient(timeout=PATIENCE) as http:
                 auth = Plain(gateway, http)
                 await auth.sign_in()
                 owner = await asyncpg.connect(server.dsn())
@@ -360,7 +361,7 @@ async def test_bcrypt_with_pgcrypto() -> None:
 
 async def test_config_of_the_project(database: str) -> None:
     config = Config(jwt_expiry=7, minimum_password_length=8, refresh_token_reuse_interval=0)
-    async with Gateway(database, config=config) as gateway, httpx.AsyncClient() as http:
+    async with Gateway(database, config=config) as gateway, httpx.AsyncClient(timeout=PATIENCE) as http:
         auth = Plain(gateway, http)
         assert (await auth("POST", "signup", _password(password="1234567"))).status_code == 422
         told = await auth.sign_in()
@@ -372,7 +373,10 @@ async def test_config_of_the_project(database: str) -> None:
         assert (await _refreshed(auth, told["refresh_token"])).json()[
             "error_code"
         ] == "refresh_token_already_used"
-    async with Gateway(database, config=Config(enable_signup=False)) as gateway, httpx.AsyncClient() as http:
+    async with (
+        Gateway(database, config=Config(enable_signup=False)) as gateway,
+        httpx.AsyncClient(timeout=PATIENCE) as http,
+    ):
         refused = await Plain(gateway, http)("POST", "signup", _password(BOB))
         assert refused.json()["error_code"] == "signup_disabled"
 

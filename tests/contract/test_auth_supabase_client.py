@@ -142,6 +142,9 @@ async def test_admin_makes_finds_changes_and_deletes_people(stack: Gateway, conn
     with pytest.raises(AuthApiError, match="Email not confirmed") as early:
         await client.auth.sign_in_with_password(_words(BOB))
     assert early.value.code == "email_not_confirmed"
+    banned = (await admin.create_user(_words("eve@example.com") | {"ban_duration": "1m"})).user
+    assert banned.banned_until is not None
+    await admin.delete_user(banned.id)
     joined = (await admin.create_user(_words("dan@example.com"))).user
     assert (await client.auth.sign_up(_words("dan@example.com", "any other"))).user.id == joined.id
     await client.auth.sign_in_with_password(_words("dan@example.com"))
