@@ -31,12 +31,19 @@ class Media:
         """Whether it is lines of text and not JSON."""
         return self.mime == "text/csv"
 
-    def body(self, rows: str, *, item: str | None = None) -> str:
-        """The SQL that makes the body, out of a FROM item and what of it stands for one row."""
+    def body(self, rows: str, *, item: str | None = None, source: str | None = None) -> str:
+        """The SQL that makes the body, out of a FROM item and what of it stands for one row.
+
+        The names in the first line of a CSV are those of `source`, the WITH query that the rows were read from,
+        if there is one; this is so even where other columns were selected from it, as with PostgREST.
+        """
         item = item or rows
         if self.is_csv:
-            # The first line has the names; the others are rows as PostgreSQL writes them, without parentheses.
-            names = f"(select string_agg(name, ',') from json_object_keys((array_agg(row_to_json({rows})))[1]) as name)"
+            first = f"(array_agg(row_to_json({rows})))[1]"
+            if source is not None:
+                first = f"(select row_to_json(first) from {source} as first limit 1)"
+            names = f"(select string_agg(name, ',') from json_object_keys({first}) as name)"
+            # The other lines are rows as PostgreSQL writes them, without parentheses.
             lines = f"string_agg(substring({rows}::text, 2, length({rows}::text) - 2), e'\\n')"
             return f"coalesce({names}, '') || e'\\n' || coalesce({lines}, '')"
         if self.is_single:

@@ -233,10 +233,10 @@ def _sql(
         "page" if function.columns is not None or (function.is_set and media.is_single) else f"page.{SCALAR}"
     )
     form = media if function.is_set else replace(media, is_single=True) if not media.is_csv else media
+    body, found = form.body("page", item=item, source=SOURCE), "count(*)" if function.is_set else "1"
     return (
         f"with {SOURCE} as (select {rows} from {source} as _row_) "
-        f"select {form.body('page', item=item)} as body, {'count(*)' if function.is_set else '1'} as rows, "
-        f"{total} as total, {SAID} from ({page}) as page"
+        f"select {body} as body, {found} as rows, {total} as total, {SAID} from ({page}) as page"
     )
 
 

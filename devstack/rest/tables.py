@@ -121,7 +121,7 @@ def _understood(schema: Schema, wanted: Wanted) -> Change:
     how = wanted.prefer.get("return")
     is_shown = how == "representation"
     page = sql.read(root, statement) if is_shown else f"select * from {SOURCE}"
-    body = media.body("page") if is_shown else "''"
+    body = media.body("page", source=SOURCE) if is_shown else "''"
     where = (
         location(table.primary_key) if how == "headers-only" and wanted.method == "POST" else "null::text[]"
     )

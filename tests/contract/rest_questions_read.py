@@ -588,6 +588,7 @@ TOPICS = {
             Question("POST", "/rpc/all_projects?order=id", {"Accept": form}, {})
             for form in ("text/csv", "application/vnd.pgrst.array+json;nulls=stripped")
         ),
+        Question("POST", "/rpc/all_projects?select=id,clients(name)&order=id", {"Accept": "text/csv"}, {}),
         Question("POST", "/rpc/all_projects?select=id", {"Prefer": "timezone=Europe/Berlin"}, {}),
         Question("POST", "/rpc/all_projects?select=id", {"Prefer": "timezone=Nope,handling=strict"}, {}),
         Question("POST", "/rpc/shout", {"Content-Profile": "other"}, {"a": "x"}),

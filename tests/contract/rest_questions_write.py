@@ -115,6 +115,9 @@ FORMS = [
     post("/clients", _clients(41, 42), SHOWN, Accept=OBJECT),
     post("/clients", _clients(43, 44), "return=minimal", Accept=OBJECT),
     *reads("/clients?select=id&id=in.(41,42,43,44)"),
+    post(
+        "/projects?select=id,clients(name)", {"id": 48, "name": "o", "client_id": 1}, SHOWN, Accept="text/csv"
+    ),
     post("/clients", {"id": 45, "name": "o"}, SHOWN, Accept="text/csv"),
     post(
         "/clients", {"id": 46, "name": "o"}, SHOWN, Accept="application/vnd.pgrst.array+json;nulls=stripped"
