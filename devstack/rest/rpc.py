@@ -210,32 +210,33 @@ def _sql(
     function: Function, source: str, wanted: Wanted, query: Query, schema: Schema, statement: Statement
 ) -> str:
     """Calls it and reads from what it returned like from a table, so that rows can embed what is related."""
+    shaped = (query.select, query.filters, query.logic, query.orders, query.spans, query.span)
+    is_bare = shaped == (ALL.select, (), (), (), (), ALL.span)
+    is_counted = wanted.prefer.get("count") in COUNTED
+    if is_bare and not function.is_set and not is_counted and wanted.media == JSON_ARRAY:
+        return _single_sql(function, source)
     columns = function.columns or {SCALAR: Column(SCALAR, function.type)}
     table = Table(function.row_name, columns, (), schema.name)
     scope = Scope(schema.name, schema.tables, schema.relations, wanted.max_rows)
     root = plan(query, table, scope, source=SOURCE)
-    media = wanted.media
-    shaped = (query.select, query.filters, query.logic, query.orders, query.spans, query.span)
-    is_bare = shaped == (ALL.select, (), (), (), (), ALL.span) and media == JSON_ARRAY
-    if not function.is_set and is_bare and wanted.prefer.get("count") not in COUNTED:
-        return _single_sql(function, source)
+    media = wanted.media  # after the plan: of two mistakes the one in the query is told
     page = rows_sql.read(root, statement)
     total = "null::bigint"
-    if wanted.prefer.get("count") in COUNTED:
+    if is_counted:
         total = f"(select count(*) from ({rows_sql.count(root, statement)}) as counted)"
-    rows = f"_row_ as {SCALAR}"
+    rows = f"pgrst_call as {SCALAR}"
     if function.columns is not None:
         # Only what is shown or filtered by: ordering by any other column is an error there too.
         shown = needed(root)
         names = None if shown is None else sorted(shown | filtered(root))
-        rows = "_row_.*" if not names else ", ".join(f"_row_.{quoted(name)}" for name in names)
+        rows = "pgrst_call.*" if not names else ", ".join(f"pgrst_call.{quoted(name)}" for name in names)
     item = (
         "page" if function.columns is not None or (function.is_set and media.is_single) else f"page.{SCALAR}"
     )
     form = media if function.is_set else replace(media, is_single=True) if not media.is_csv else media
     body, found = form.body("page", item=item, source=SOURCE), "count(*)" if function.is_set else "1"
     return (
-        f"with {SOURCE} as (select {rows} from {source} as _row_) "
+        f"with {SOURCE} as (select {rows} from {source} as pgrst_call) "
         f"select {body} as body, {found} as rows, {total} as total, {SAID} from ({page}) as page"
     )
 

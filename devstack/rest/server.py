@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import asyncpg
 from aiohttp import web
 
-from devstack.keys import Claims, Keys, TokenError
+from devstack.keys import Keys
 from devstack.rest import rpc, tables
 from devstack.rest.answer import Answer
 from devstack.rest.cache import Cache, Known
-from devstack.rest.errors import RestError, bad_token, database_away, from_postgres, not_implemented
+from devstack.rest.errors import RestError, database_away, from_postgres, not_implemented
+from devstack.rest.facts import facts
 from devstack.rest.faults import RestFaults
 from devstack.rest.mishaps import befall
 from devstack.rest.options import (
@@ -24,8 +24,7 @@ from devstack.rest.options import (
     is_preflight,
     preflight,
 )
-from devstack.rest.quoting import quoted
-from devstack.rest.request import READS, Profile, Wanted, read_profile, read_wanted
+from devstack.rest.request import READS, Wanted, read_profile, read_wanted
 from devstack.rest.sessions import Session, Sessions
 
 PREFIX: Final = "/rest/v1"
@@ -34,7 +33,6 @@ METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS")
 STALE: Final = frozenset("PGRST200 PGRST202 PGRST203 PGRST204 PGRST205 42883 42703 42P01".split())
 RETRIED: Final = frozenset({"40001", "40P01"})
 TRIES: Final = 3
-UNSAID: Final = frozenset({"content-length", "cookie"})
 
 
 class Rest:
@@ -91,7 +89,7 @@ class Rest:
         if is_preflight(request):
             return Answer(200, preflight(request.headers))
         profile = read_profile(request, self._schemas)
-        settings = self._settings(request, path, profile)
+        settings = facts(request, path, profile, self._keys, self._extra)
         if not name and not is_rpc:
             return _root(request.method)
         wanted = await read_wanted(request, name, profile, max_rows=self._max_rows, is_call=is_rpc)
@@ -99,37 +97,6 @@ class Rest:
         if request.method not in READS:
             self._poke()
         return answer
-
-    def _settings(self, request: web.Request, path: str, profile: Profile) -> dict[str, str]:
-        """Role, claims and request facts, as the database's functions and policies see them."""
-        authorization = self._keys.authorization(request.headers)
-        claims = self._claims(authorization)
-        role = str(claims.get("role", "anon"))
-        # Content-Length alone would make each call different from the one before.
-        headers = {k.lower(): v for k, v in request.headers.items() if k.lower() not in UNSAID}
-        if authorization is not None:
-            headers["authorization"] = authorization
-        return {
-            "request.jwt.claims": _json(dict(sorted({"role": role, **claims}.items()))),
-            "search_path": ", ".join(map(quoted, (profile.schema, *self._extra))),
-            "request.method": request.method,
-            "request.path": path,
-            "request.headers": _json(headers),
-            "request.cookies": _json(dict(request.cookies)),
-            "default_transaction_read_only": "on" if request.method in READS else "off",
-            "role": role,
-        }
-
-    def _claims(self, authorization: str | None) -> Claims:
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
-            return {}
-        if not token:
-            raise bad_token("PGRST301", "Empty JWT is sent in Authorization header", None)
-        try:
-            return self._keys.verify(token)
-        except TokenError as error:
-            raise bad_token(error.code, error.message, error.details) from None
 
     async def _perform(self, wanted: Wanted, settings: dict[str, str], *, is_rpc: bool) -> Answer:
         known = await self._cache.known()
@@ -186,7 +153,3 @@ def _root(method: str) -> Answer:
     if method == "OPTIONS":
         return allowed("OPTIONS,GET,HEAD")
     raise not_implemented("The description of the whole API (OpenAPI) at /rest/v1/ is not implemented here.")
-
-
-def _json(value: dict[str, object] | dict[str, str]) -> str:
-    return json.dumps(value, separators=(",", ":"))

@@ -112,6 +112,8 @@ def _same(reply: Reply, method: str, got: Reply) -> object:
         return "refused"  # without a body nobody can say whether it is one of the known cases
     if got.code == "PGRST202" and reply.code == "PGRST202":
         return reply.body["message"], reply.body["details"]  # fewer guesses at names since 14
+    if got.code == "PGRST100" == reply.code and "isVal" in got.body["details"]:
+        return "no value for is"  # other words since 13, which has not_null
     if (reply.code or "").startswith("22") and (got.code or "").startswith("22"):
         return "a value that does not fit"  # which of several is found first is up to PostgreSQL
     if got.code == "21000" == reply.code:
