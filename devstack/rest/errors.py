@@ -71,6 +71,11 @@ def database_away() -> RestError:
     return RestError(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 
 
+def connection_lost() -> RestError:
+    """503 for a request under which the database was stopped."""
+    return RestError(503, "57P01", "terminating connection due to administrator command")
+
+
 def not_one_row(rows: int) -> RestError:
     """406 when one object was asked for and the result is another number of rows."""
     message = "Cannot coerce the result to a single JSON object"

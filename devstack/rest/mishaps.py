@@ -10,14 +10,14 @@ from typing import Final
 
 from aiohttp import web
 
-from devstack.rest.errors import RestError, database_away
+from devstack.rest.errors import RestError, connection_lost, database_away
 from devstack.rest.faults import RestFault
 
 Serve = Callable[[web.Request], Awaitable[web.Response]]
 
 KNOWN: Final = {
     "schema_cache": database_away(),
-    "database_away": RestError(503, "57P01", "terminating connection due to administrator command"),
+    "database_away": connection_lost(),
     "pool": RestError(504, "PGRST003", "Timed out acquiring connection from connection pool."),
     "statement_timeout": RestError(500, "57014", "canceling statement due to statement timeout"),
 }

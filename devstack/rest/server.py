@@ -12,7 +12,7 @@ from devstack.keys import Keys
 from devstack.rest import rpc, tables
 from devstack.rest.answer import Answer
 from devstack.rest.cache import Cache, Known
-from devstack.rest.errors import RestError, database_away, from_postgres, not_implemented
+from devstack.rest.errors import RestError, connection_lost, database_away, from_postgres, not_implemented
 from devstack.rest.facts import facts
 from devstack.rest.faults import RestFaults
 from devstack.rest.mishaps import befall
@@ -122,6 +122,10 @@ class Rest:
             try:
                 async with self._sessions.session(settings) as session:
                     return await _served(session, known, wanted, call)
+            except (
+                asyncpg.ConnectionDoesNotExistError
+            ) as error:  # asyncpg's word for it, whatever PostgreSQL said
+                raise connection_lost() from error
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in RETRIED or not tries:
                     raise from_postgres(error, is_anon=role == "anon") from None
