@@ -4,13 +4,15 @@ A test fails when the list names a difference that is gone, and when it misses o
 when docs/differences.md does not show the list as it is: `.venv/bin/python -m tests.contract.differences` writes it.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.realtime_replay import answers, realtime_recordings
 from tests.contract.recorded import RECORDINGS, exchanges
-from tests.contract.rest_questions import NEWER, REMAINING
+from tests.contract.rest_questions import NEWER, REMAINING, Question
+from tests.contract.rest_questions_call import CALLS, NEWER_CALLS
 from tests.contract.rest_questions_read import TOPICS
 from tests.contract.rest_questions_write import CHANGES
 
@@ -136,17 +138,19 @@ def rest_section() -> str:
     return f"{shares(REST, counts)}\n\n{table(REST)}"
 
 
+def _shown(question: Question) -> str:
+    sent = f" {json.dumps(question.body)}" if question.path.startswith("/rpc/") and question.body else ""
+    return f"{question.method} {question.path}{sent}".replace("|", "&#124;")
+
+
 def questions_section() -> str:
     """What docs/differences.md says about the questions that a PostgREST and ours are asked side by side."""
-    count = sum(map(len, TOPICS.values())) + len(CHANGES)
-    newer = [
-        f"| `{each.question.method} {each.question.path.replace('|', '&#124;')}` | {each.reason} |"
-        for each in NEWER
-    ]
+    count = sum(map(len, (*TOPICS.values(), CHANGES, *CALLS.values())))
+    newer = [f"| `{_shown(each.question)}` | {each.reason} |" for each in (*NEWER, *NEWER_CALLS)]
     remaining = [f"| {what} | {real} | {ours} |" for what, real, ours in REMAINING]
     return "\n".join(
         (
-            f"{count} questions are answered alike. Version 14 answers {len(NEWER)} otherwise than the judge:\n",
+            f"{count} questions are answered alike. Version 14 answers {len(newer)} otherwise than the judge:\n",
             *("| Question | Why |", "| --- | --- |", *newer),
             "\nWhat remains, and no question can hold:\n",
             *("| What | The real server | The stack |", "| --- | --- | --- |", *remaining),

@@ -85,6 +85,18 @@ REMAINING = (
         "an operator that is not there is told before a constant that is wrong",
         "whichever comes first in the statement",
     ),
+    (
+        "The words after the status of a raised `PTxyz` or of a `status_text`",
+        "the message, or what the function said",
+        "those of HTTP; clients of HTTP/2 see neither",
+    ),
+    ("`request.headers`", "has `content-length`", "has not, so that one caller's calls are alike"),
+    ("A header that a function sets twice", "both are sent", "the last one"),
+    (
+        "A method that HTTP does not know, such as BREW",
+        "405",
+        "400 from the HTTP parser; TRACE is a 405 here too",
+    ),
     ("A negative `rel.limit`", "12: 500 without a body", "PostgreSQL's own refusal (2201W)"),
 )
 
