@@ -189,7 +189,11 @@ begin
 end
 $$;
 revoke execute on function _realtime.make_partitions() from public;
-select _realtime.make_partitions();
+do $partitions$
+begin
+  perform _realtime.make_partitions(); -- not a select, whose row psql would print
+end
+$partitions$;
 
 create or replace function realtime.topic() returns text
 language sql stable

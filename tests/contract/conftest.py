@@ -7,9 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
+from devstack.gateway import Gateway
 from devstack.postgres import SUPERUSER, Postgres, bootstrap
+from tests.contract.auth_people import Plain
+from tests.waiting import PATIENCE
 
 TEMPLATE = "recorded_template"
 RECORDED_SQL = Path(__file__).with_name("rest_recorded.sql")
@@ -59,3 +63,10 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def auth(gateway: Gateway) -> AsyncIterator[Plain]:
+    """Requests to Auth, over a fresh database."""
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        yield Plain(gateway, http)
