@@ -97,6 +97,11 @@ REMAINING = (
         "405",
         "400 from the HTTP parser; TRACE is a 405 here too",
     ),
+    (
+        "A call of a set with an empty `select=`",
+        "also the inside of its own statement",
+        "the columns of the function",
+    ),
     ("A negative `rel.limit`", "12: 500 without a body", "PostgreSQL's own refusal (2201W)"),
 )
 

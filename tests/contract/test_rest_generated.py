@@ -108,6 +108,10 @@ def _same(reply: Reply, method: str, got: Reply) -> object:
     """What of a reply must be alike, given ours."""
     if got.code == "PGRST205" and reply.status >= REFUSED:
         return "refused"  # a table that is not there is told before anything else since 13
+    if got.code == "PGRST106" and reply.status >= REFUSED:
+        return "refused"  # so is a schema that is not exposed
+    if "42501" in (got.code, reply.code) and "22P02" in (got.code, reply.code):
+        return "refused"  # a body that is no JSON, sent by one who may not write: which is told first
     if method == "HEAD" and reply.status >= REFUSED:
         return "refused"  # without a body nobody can say whether it is one of the known cases
     if got.code == "PGRST202" and reply.code == "PGRST202":
