@@ -28,7 +28,7 @@ from devstack.realtime.tokens import Token, TokenRefused
 
 LOG: Final = logging.getLogger("devstack.realtime.server")
 LARGEST_BODY: Final = 8_000_000  # bytes
-EVENTS_PER_SECOND: Final = 100  # what a local project allows; announced, and not enforced here
+NO_LIMIT: Final = 100  # events per second; what is announced while there is none
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 UNSUPPORTED: Final = f"Unsupported Media Type. Use {JSON} or {BYTES}"
@@ -81,12 +81,14 @@ class Api:
         try:
             if self._faults.off:
                 raise _Answered(503, {"message": "realtime.off: this development stack refuses broadcasts"})
+            if self._services.meter.full():
+                raise _Answered(429, {"message": "Too many requests"})
             await act(request)
             answered = _Answered(202)
         except _Answered as early:
             answered = early
         text = "" if answered.body is None else compact(answered.body)
-        response = web.Response(status=answered.status, text=text, headers=_headers())
+        response = web.Response(status=answered.status, text=text, headers=self._headers())
         if answered.body is None:
             del response.headers[hdrs.CONTENT_TYPE]
         else:
@@ -140,7 +142,20 @@ class Api:
             raise _Answered(403, {"message": "Unauthorized"})
 
     def _send(self, each: _Message) -> None:
+        self._services.meter.count()
         self._services.rooms.broadcast(PREFIX + each.topic, each.message, private=each.private)
+
+    def _headers(self) -> dict[str, str]:
+        limit, average = self._services.limits.events_per_second, int(self._services.meter.average())
+        limit = NO_LIMIT if limit is None else int(limit)
+        return {
+            "Cache-Control": "max-age=0, private, must-revalidate",
+            "Vary": "accept-encoding",
+            "x-rate-limit": str(limit),
+            "x-rate-limit-remaining": str(limit - average),
+            "x-rate-rolling": str(average),
+            "X-Request-ID": secrets.token_urlsafe(15),
+        }
 
     def _access(self, request: web.Request, token: Token, topic: str) -> Access:
         headers = json.dumps({name.lower(): value for name, value in request.headers.items()})
@@ -213,14 +228,3 @@ def _message(message: Mapping[str, object]) -> _Message:
         sent["meta"] = {"id": identity}
     private = message.get("private") in (True, "true", "1")
     return _Message(str(message["topic"]), Passed(sent), private)
-
-
-def _headers() -> dict[str, str]:
-    return {
-        "Cache-Control": "max-age=0, private, must-revalidate",
-        "Vary": "accept-encoding",
-        "x-rate-limit": str(EVENTS_PER_SECOND),
-        "x-rate-limit-remaining": str(EVENTS_PER_SECOND),
-        "x-rate-rolling": "0",
-        "X-Request-ID": secrets.token_urlsafe(15),
-    }

@@ -21,7 +21,7 @@ import asyncpg
 from devstack.realtime import records
 from devstack.realtime.bindings import PUBLICATION, Binding, Filter, check, published
 from devstack.realtime.faults import RealtimeFaults
-from devstack.realtime.limits import Limits, Rate
+from devstack.realtime.limits import Meter
 from devstack.realtime.pgoutput import Change, Kind, Relation, Row
 from devstack.realtime.records import Record, Seen
 from devstack.realtime.slot import Slot, SlotRefused, position
@@ -62,12 +62,11 @@ class Changes:
     """`run` for as long as the server lives; `subscribe` and `unsubscribe` at any time."""
 
     def __init__(
-        self, dsn: str, *, faults: RealtimeFaults, timing: Timing, limits: Limits, at_once: bool
+        self, dsn: str, *, faults: RealtimeFaults, timing: Timing, meter: Meter, at_once: bool
     ) -> None:
         self._dsn = dsn
         self._timing = timing
-        self._limits = limits
-        self._rate = Rate(limits)
+        self._meter = meter
         self._published: frozenset[int] | None = None
         self._slot = Slot(dsn, PUBLICATION, wants=self._wants, changed=self._forget)
         self._seen: dict[tuple[Relation, str], Seen] = {}
@@ -248,7 +247,7 @@ class Changes:
         return bool(changes)
 
     async def _hand_out(self, changes: Sequence[Change]) -> None:
-        if self._rate.reached(self._limits.events_per_second):
+        if self._meter.full():
             LOG.warning("too many events per second, %s rows are passed over", len(changes))
             return
         events: list[tuple[int, Subscription, str]] = []
@@ -256,7 +255,7 @@ class Changes:
             events += await self._events(relation, role, columns, group)
         for _, subscription, payload in sorted(events, key=lambda found: found[0]):
             self._send(subscription, payload)
-        self._rate.count(len(events))
+        self._meter.count(len(events))
 
     def _send(self, subscription: Subscription, payload: str) -> None:
         if subscription not in self._subscriptions or self._faults.lose_event():

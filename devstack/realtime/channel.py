@@ -225,9 +225,9 @@ def open_channel(
     gone: Callable[[Channel], None],
 ) -> Channel:
     """The channel of an admitted join, in its room already but not started."""
-    member = Member(
-        line, admission.access, frozenset(each.id for each in admission.replayed if each.id is not None)
-    )
+    replayed = frozenset(each.id for each in admission.replayed if each.id is not None)
+    member = Member(line, admission.access, lambda: channel.end("Too many messages per second"), replayed)
     room = services.rooms.enter(push.topic, private=config.private, member=member)
     talk = Talk(line, config, room, member)
-    return Channel(push.topic, push.join_ref, admission.token, config, line, services, group, gone, talk)
+    channel = Channel(push.topic, push.join_ref, admission.token, config, line, services, group, gone, talk)
+    return channel

@@ -19,7 +19,8 @@ class Limits:
     joins_per_second: float | None = None
     channels_per_socket: int | None = None
     events_per_second: float | None = None
-    """Events of postgres_changes handed out; above it rows are passed over, and nobody is told."""
+    """Broadcasts sent, broadcasts and events of postgres_changes handed out. Above it rows and messages of the database
+    are passed over and nobody is told, HTTP is refused, and a channel that a broadcast reaches ends."""
     bucket_seconds: float = 5.0
 
     @classmethod
@@ -43,12 +44,14 @@ class Rate:
         self._turn()
         self._count += number
 
+    def average(self) -> float:
+        """How much it is in a second."""
+        self._turn()
+        return sum(self._buckets) / len(self._buckets) / self._limits.bucket_seconds if self._buckets else 0.0
+
     def reached(self, limit: float | None) -> bool:
         """Whether the average is at `limit` or above."""
-        self._turn()
-        if limit is None or not self._buckets:
-            return False
-        return sum(self._buckets) / len(self._buckets) / self._limits.bucket_seconds >= limit
+        return limit is not None and self.average() >= limit
 
     def _turn(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -61,3 +64,11 @@ class Rate:
             self._count = 0
             self._ends += self._limits.bucket_seconds
         self._ends = now + self._limits.bucket_seconds
+
+
+class Meter(Rate):
+    """The one counter of all events of a project."""
+
+    def full(self) -> bool:
+        """Whether there are too many."""
+        return self.reached(self._limits.events_per_second)

@@ -133,6 +133,10 @@ class Messages:
         if too_large(body):
             LOG.error("a message on %s is over the limit and is not delivered", topic)
             return
+        if self._rooms.meter.full():
+            LOG.warning("too many messages per second, one on %s is passed over", topic)
+            return
+        self._rooms.meter.count()
         message = Event(event, body, is_json, row["id"])
         self._rooms.broadcast(PREFIX + topic, message, private=private == "t")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from devstack.realtime.access import Access
 from devstack.realtime.broadcasts import Broadcast, compact
 from devstack.realtime.frames import Frame, Version
+from devstack.realtime.limits import Meter
 from devstack.realtime.line import Line
 from devstack.realtime.presence import Diff, Presences
 
@@ -17,6 +19,8 @@ class Member:
 
     line: Line
     access: Access | None
+    over: Callable[[], None]
+    """Called when something was delivered and it was too much."""
     replayed: frozenset[str] = frozenset()
     """The ids of messages that it was given at its join and is not to hear again."""
 
@@ -34,19 +38,23 @@ class Room:
     """One topic. `topic` is what clients call it, with its prefix."""
 
     topic: str
+    meter: Meter
     members: dict[Member, None] = field(default_factory=dict[Member, None])
     presences: Presences = field(default_factory=Presences)
 
     def broadcast(self, message: Broadcast, *, apart_from: Member | None = None) -> None:
         """Queues a message for everybody who may hear it; encoded once for each version of the protocol."""
         encoded: dict[Version, str | bytes | None] = {}
-        for member in self.members:
+        for member in list(self.members):  # some may have to go
             if member is apart_from or not member.hears_broadcasts or message.id in member.replayed:
                 continue
             version = member.line.version
             if version not in encoded:
                 encoded[version] = message.encode(self.topic, version)
             member.line.put(encoded[version])
+            self.meter.count()
+            if self.meter.full():
+                member.over()
 
     def differ(self, diff: Diff | None) -> None:
         """Tells everybody who may hear of it who came and who went."""
@@ -66,6 +74,7 @@ class Room:
 class Rooms:
     """All rooms that somebody is in."""
 
+    meter: Meter
     _rooms: dict[tuple[bool, str], Room] = field(default_factory=dict[tuple[bool, str], Room])
 
     def __bool__(self) -> bool:
@@ -73,7 +82,7 @@ class Rooms:
 
     def enter(self, topic: str, *, private: bool, member: Member) -> Room:
         """The room of a topic (with its prefix), with `member` in it."""
-        room = self._rooms.setdefault((private, topic), Room(topic))
+        room = self._rooms.setdefault((private, topic), Room(topic, self.meter))
         room.members[member] = None
         return room
 

@@ -21,7 +21,7 @@ from devstack.realtime.changes import Changes
 from devstack.realtime.database import Database
 from devstack.realtime.faults import HANDSHAKE_REFUSALS, RealtimeFaults
 from devstack.realtime.frames import VERSIONS, Version
-from devstack.realtime.limits import Limits, Rate
+from devstack.realtime.limits import Limits, Meter, Rate
 from devstack.realtime.line import Line
 from devstack.realtime.messages import Messages
 from devstack.realtime.rooms import Rooms
@@ -59,10 +59,11 @@ class Realtime:
         self.limits = Limits() if deliver_at_once else Limits.production()
         self._faults = faults
         self._keys = keys
+        self.meter = Meter(self.limits)
         self._changes = Changes(
-            dsn, faults=faults, timing=self.timing, limits=self.limits, at_once=deliver_at_once
+            dsn, faults=faults, timing=self.timing, meter=self.meter, at_once=deliver_at_once
         )
-        self._rooms = Rooms()
+        self._rooms = Rooms(self.meter)
         self._messages = Messages(dsn, self._rooms, faults)
         self._database = Database(dsn)
         self._services = Services(
@@ -74,6 +75,7 @@ class Realtime:
             self._database,
             self.limits,
             Rate(self.limits),
+            self.meter,
             faults,
         )
         self.api = Api(self._services, faults)

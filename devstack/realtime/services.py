@@ -8,7 +8,7 @@ from devstack.keys import Keys
 from devstack.realtime.changes import Changes
 from devstack.realtime.database import Database
 from devstack.realtime.faults import RealtimeFaults
-from devstack.realtime.limits import Limits, Rate
+from devstack.realtime.limits import Limits, Meter, Rate
 from devstack.realtime.messages import Messages
 from devstack.realtime.rooms import Rooms
 from devstack.realtime.timing import Timing
@@ -26,4 +26,5 @@ class Services:
     database: Database
     limits: Limits
     joins: Rate
+    meter: Meter
     faults: RealtimeFaults

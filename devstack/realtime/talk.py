@@ -51,6 +51,7 @@ class Talk:
             if self.config.acknowledge:
                 self.line.reply(push, "error", "payload_size_exceeded")
             return
+        self.room.meter.count()
         self.room.broadcast(_message(push), apart_from=None if self.config.to_self else self.member)
         if self.config.acknowledge:
             self.line.reply(push, "ok", {})

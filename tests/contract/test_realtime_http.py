@@ -10,6 +10,7 @@ from devstack.keys import PUBLISHABLE_KEY, SECRET_KEY, mint
 from devstack.postgres import Postgres
 from devstack.realtime.sizes import LARGEST_PAYLOAD
 from tests.contract.realtime_bench import Bench, serving
+from tests.waiting import until
 
 BATCH = "/realtime/v1/api/broadcast"
 SINGLE = BATCH + "/room%2F1/events/hello"
@@ -136,3 +137,23 @@ async def test_realtime_off_refuses_broadcasts(bench: Bench) -> None:
     bench.gateway.faults.realtime.off = True
     status, _ = await post(bench, BATCH, {"messages": [message()]})
     assert status == 503
+
+
+async def test_too_much_is_refused_and_ends_the_channels_that_it_reaches(bench: Bench) -> None:
+    client, other = await bench.connect(), await bench.connect()
+    await client.enter(broadcast={"replication_ready": True})
+    assert (await client.receive())["event"] == "system"
+    await other.enter("realtime:u", broadcast={"self": True})
+    realtime = bench.gateway.realtime
+    realtime.acts.limit(events_per_second=100, bucket_seconds=0.2)
+    assert await post(bench, BATCH, {"messages": [message()] * 300}) == (202, None)
+    for _ in range(300):
+        assert (await client.heard())["event"] == "hello"
+    await until("the meter is full", realtime.meter.full)
+    assert await post(bench, BATCH, {"messages": [message()]}) == (429, {"message": "Too many requests"})
+    await bench.sql("select realtime.send('{}', 'passed over', 't', false)")
+    await other.send("realtime:u", "broadcast", {"event": "one too many"})
+    assert (await other.heard())["event"] == "one too many"
+    told, closed = await other.receive(), await other.receive()
+    assert (told["payload"]["message"], closed["event"]) == ("Too many messages per second", "phx_close")
+    await client.quiet()

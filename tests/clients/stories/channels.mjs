@@ -20,16 +20,6 @@ export const channels = {
     same(await max.removeChannel(his), "ok");
   },
 
-  async "broadcast over HTTP"({ client, prefix }) {
-    const [una, max] = [client(), client()];
-    const hers = una.channel(`${prefix} post`);
-    const heard = mailbox();
-    hers.on("broadcast", { event: "word" }, ({ payload }) => heard.put(payload.n));
-    await subscribed(hers);
-    same((await max.channel(`${prefix} post`).httpSend("word", { n: 1 })).success, true);
-    await heard.holds("the word", (n) => n === 1);
-  },
-
   async "private channels by policies, and broadcast from the database"({ client, email, prefix }) {
     const una = client();
     const refused = mailbox();
