@@ -30,6 +30,10 @@ from devstack.realtime.timing import Timing
 LOG: Final = logging.getLogger("devstack.realtime.server")
 IDLE_SECONDS: Final = 0.5  # between two readings, as in production
 LOOK_SECONDS: Final = 0.02  # between two looks at the log's end, when rows are to be delivered at once
+QUIET_SECONDS: Final = 2.0  # after which they are
+QUIET_LOOK_SECONDS: Final = (
+    0.1  # apart, so that idling costs next to nothing; a poke is felt at once all the same
+)
 UNUSED_SECONDS: Final = 10.0  # after which a slot without subscribers is given up
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 Columns = tuple[str, ...] | None
@@ -229,7 +233,8 @@ class Changes:
         elif not self._at_once:
             await asyncio.sleep(IDLE_SECONDS)
         else:
-            await _wait(self._poked, LOOK_SECONDS)
+            quiet = asyncio.get_running_loop().time() - self._slot.moved_at > QUIET_SECONDS
+            await _wait(self._poked, QUIET_LOOK_SECONDS if quiet else LOOK_SECONDS)
         self._poked.clear()
 
     async def _sleep_unused(self) -> None:
@@ -302,8 +307,9 @@ class Changes:
         new, old = await self._render(seen, group, filters)
         events: list[tuple[int, Subscription, str]] = []
         hidden = await self._hidden(seen, group)
+        shown = records.columns(seen)
         for at, change in group.changes.items():
-            data = records.event(change, seen, new.get(at), old.get(at))
+            data = records.event(change, shown, new.get(at), old.get(at))
             tested = new.get(at) or old[at]
             holding = {each for each, holds in zip(filters, tested.matched, strict=True) if holds}
             for each in group.subscriptions[at]:

@@ -158,12 +158,13 @@ class _Reader:
     def take(self, length: int) -> bytes:
         end = self._at + length
         if end > len(self._message):
-            raise PgoutputError(
-                f"pgoutput message ends after {len(self._message)} bytes, {end} were announced"
-            )
+            raise self._cut(end)
         taken = self._message[self._at : end]
         self._at = end
         return taken
+
+    def _cut(self, end: int) -> PgoutputError:
+        return PgoutputError(f"pgoutput message ends after {len(self._message)} bytes, {end} were announced")
 
     def letter(self) -> str:
         return self.take(1).decode("latin-1")
@@ -181,19 +182,31 @@ class _Reader:
     def row(self) -> Row:
         """Written out, since nearly all of a decoder's time is spent here."""
         values: list[Value] = []
-        for _ in range(self.number("!h")):
-            kind = self.take(1)[0]
+        message = self._message
+        count, at = self.number("!h"), self._at
+        for _ in range(count):
+            kind = message[at] if at < len(message) else -1
+            at += 1
             if kind == TEXT:
-                (length,) = LENGTH.unpack(self.take(4))
-                values.append(self.take(length).decode())
+                if at + LENGTH.size > len(message):
+                    raise self._cut(at + LENGTH.size)
+                (length,) = LENGTH.unpack_from(message, at)
+                at += LENGTH.size
+                if at + length > len(message):
+                    raise self._cut(at + length)
+                values.append(message[at : at + length].decode())
+                at += length
             elif kind == NULL:
                 values.append(None)
             elif kind == UNCHANGED:
                 values.append(Toasted.UNCHANGED)
+            elif kind < 0:
+                raise self._cut(at)
             else:
                 raise PgoutputError(
                     f"pgoutput sent a column of kind {chr(kind)!r}; only texts were asked for"
                 )
+        self._at = at
         return tuple(values)
 
 

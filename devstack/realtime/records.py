@@ -143,10 +143,11 @@ async def render(
         return []
     selectable = {field.name for field in seen.fields if field.selectable}
     everything = [field.name for field in seen.fields]
-    given = [
-        {"v": _texts(seen.relation, row), "hidden": [n for n in everything if n not in shown & selectable]}
-        for row, shown in rows
-    ]
+    hidden: dict[frozenset[str], list[str]] = {}
+    for _, shown in rows:
+        if shown not in hidden:
+            hidden[shown] = [name for name in everything if name not in shown & selectable]
+    given = [[*_texts(seen.relation, row), hidden[shown] or None] for row, shown in rows]
     values = [each.value for each in filters]
     found = await connection.fetch(_rendering(seen, filters, largest), json.dumps(given), values)
     return [Record(row["record"], tuple(row["matched"]), row["too_large"]) for row in found]
@@ -184,15 +185,19 @@ def shown_columns(seen: Seen, change: Change, row: Row, *, old: bool) -> frozens
     return frozenset(held + generated)
 
 
-def event(change: Change, seen: Seen, record: Record | None, old: Record | None) -> str:
-    """The `data` of a postgres_changes frame, as JSON text."""
-    columns = [{"name": field.name, "type": field.type} for field in seen.fields if field.selectable]
+def columns(seen: Seen) -> str:
+    """The `columns` of a table's events, as JSON text."""
+    return json.dumps([{"name": field.name, "type": field.type} for field in seen.fields if field.selectable])
+
+
+def event(change: Change, shown: str, record: Record | None, old: Record | None) -> str:
+    """The `data` of a postgres_changes frame, as JSON text; `shown` is what `columns` said."""
     too_large = any(each is not None and each.too_large for each in (record, old))
     at = change.committed_at
     parts = {
-        "columns": json.dumps(columns),
-        "commit_timestamp": json.dumps(f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"),
-        "errors": json.dumps([TOO_LARGE] if too_large else None),
+        "columns": shown,
+        "commit_timestamp": f'"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"',
+        "errors": json.dumps([TOO_LARGE]) if too_large else "null",
     }
     if old is not None:
         parts["old_record"] = old.text
@@ -218,27 +223,32 @@ def _event(change: Change, parts: dict[str, str]) -> str:
 
 
 def _rendering(seen: Seen, filters: Sequence[Filter], largest: int) -> str:
-    """SQL over $1 (rows: `v` the texts, `hidden` the columns to leave out) and $2 (the filters' values)."""
+    """SQL over $1 (rows: their texts, and behind them the columns to leave out, or null) and $2 (the filters' values).
+    A record's text is made once (hence the `offset 0`, which keeps the planner from making it twice)."""
     fields = _needed(seen, filters)
     logged = ", ".join(f"{_cast(field)} as {field.quoted}" for field in fields if field.position is not None)
     computed = "".join(
         f", ({field.expression}) as {field.quoted}" for field in fields if field.expression is not None
     )
     tests = ", ".join(_test(seen, tested, at) for at, tested in enumerate(filters, start=1))
+    hidden = len(seen.relation.columns)
     return f"""
     select
       case when size.too_large then (
         select coalesce(jsonb_object_agg(e.key, e.value), '{{}}') from jsonb_each(shown.record) as e
         where octet_length(e.value::text) <= {SMALL_VALUE}
-      ) else shown.record end::text as record,
+      )::text else said.text end as record,
       array[{tests}]::bool[] as matched,
       size.too_large
     from jsonb_array_elements($1::jsonb) with ordinality as n (x, i)
     cross join lateral (select logged.*{computed} from (select {logged}) as logged) as r
     cross join lateral (
-      select to_jsonb(r) - array(select jsonb_array_elements_text(n.x -> 'hidden')) as record
+      select case when n.x ->> {hidden} is null then to_jsonb(r)
+        else to_jsonb(r) - array(select jsonb_array_elements_text(n.x -> {hidden})) end as record
+      offset 0
     ) as shown
-    cross join lateral (select octet_length(shown.record::text) > {largest} as too_large) as size
+    cross join lateral (select shown.record::text as text offset 0) as said
+    cross join lateral (select octet_length(said.text) > {largest} as too_large) as size
     where cardinality($2::text[]) >= 0
     order by n.i"""
 
@@ -251,7 +261,7 @@ def _needed(seen: Seen, filters: Sequence[Filter]) -> Sequence[Field]:
 
 
 def _cast(field: Field) -> str:
-    text = f"(n.x -> 'v' ->> {field.position})"
+    text = f"(n.x ->> {field.position})"
     return f"substr({text}, 3)" if field.cast_to == "bytea" else f"{text}::{field.cast_to}"
 
 

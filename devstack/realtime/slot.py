@@ -6,6 +6,7 @@ any statement on it, loses all changes that were committed but not yet read, and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
@@ -58,6 +59,8 @@ class Slot:
         self._connection: Connection | None = None
         self._decoder = Decoder(wants)
         self._read_to = -1
+        self.moved_at = 0.0
+        """When the log was last seen to have grown, in the loop's time."""
         self._marked_at = 0
 
     async def open(self) -> Connection:
@@ -98,6 +101,7 @@ class Slot:
         flushed = int(await connection.fetchval(FLUSHED))
         if flushed == self._read_to:
             return []
+        self.moved_at = asyncio.get_running_loop().time()
         messages = await connection.fetch(READ, self._name, self._publication)
         self._read_to = flushed  # what was flushed in the meantime is looked at again: no harm
         if flushed - self._marked_at > MARK_BYTES and connection.get_server_version().major >= MARKS_SINCE:
