@@ -110,16 +110,16 @@ async def test_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it(
     await lazy.join(big)
     await eager.join(big)
     joined = bench.gateway.realtime.joined
-    transport = lazy.socket.get_extra_info("socket")
-    assert transport is not None
     connection: Any = lazy.socket._response.connection
-    connection.transport.pause_reading()
+    transport = connection.transport
+    transport.pause_reading()
     for number in range(60):
         await bench.sql(f"insert into big_rows values ({number}, 'n', repeat('x', 900000))")
         assert (await eager.change())["record"]["id"] == number
         if bench.gateway.realtime.joined < joined:
             break
     assert bench.gateway.realtime.joined == joined - 1
+    transport.abort()
     await eager.quiet()
 
 
