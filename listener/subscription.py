@@ -143,7 +143,7 @@ class Subscription:
         return Epoch(
             url=self._url,
             key=self._key,
-            inserted={f"{queue}_jobs": ring for queue, ring in rings.items()},
+            inserted={f"jobs_{queue}": ring for queue, ring in rings.items()},
             ready=self._turned_ready,
             token=self._token,
             by_broadcast=self._by_broadcast,

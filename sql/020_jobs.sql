@@ -1,7 +1,8 @@
 -- The tables: one row per job, from its insert to its end, and what is kept beside it.
 --
--- `jobs` is the parent of all queues, partitioned by `queue`. Producers insert into a queue's own table
--- (`payment_jobs`) or into `jobs` with the queue's name; both are the same.
+-- `jobs` is the parent of all queues, partitioned by `queue`: `jobs_payment` is a partition. The REST API
+-- serves no partition by its name, so each has a view in front of it: producers insert into `payment_jobs`,
+-- or into `jobs` with the queue's name; both are the same. Realtime announces the partition.
 -- Refusals are CHECK constraints whose name is the message: they cost next to nothing, and every client
 -- shows the name.
 
@@ -147,16 +148,18 @@ $$;
 select public.publish_table('realtime_canary');
 
 
--- Makes a queue: the table `<name>_jobs` with everything that belongs to one.
+-- Makes a queue: the partition `jobs_<name>` with everything that belongs to one, and the view `<name>_jobs`.
 -- Callers: the owner, in a migration: select create_queue('reports');
 -- Guarantees: all queues are equal. A partition that is named directly obeys only its own row level
--- security, policies and grants, so each is given the same as the parent has (see 090_access.sql).
+-- security, policies and grants, so each is given the same as the parent has (see 090_access.sql). The view
+-- is for the server; whoever asks it needs the same rights to the partition. Users read their jobs in `jobs`.
 create function public.create_queue(name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    queue_table constant text := create_queue.name || '_jobs';
+    queue_table constant text := 'jobs_' || create_queue.name;
+    queue_view constant text := create_queue.name || '_jobs';
 begin
     if create_queue.name !~ '^[a-z][a-z0-9_]{0,39}$' then
         raise exception using
@@ -179,6 +182,10 @@ begin
     );
 
     perform public.guard_queue_table(queue_table);
+    execute format(
+        'create view public.%I with (security_invoker = true) as select * from public.%I', queue_view, queue_table
+    );
+    perform public.open_to_producers(queue_view);
     perform public.publish_table(queue_table);
     if exists (
         select from pg_catalog.pg_trigger as t
@@ -192,8 +199,7 @@ $$;
 
 -- Gives a table of jobs its row level security, its policy and its grants.
 -- Callers: create_queue for a partition, 090_access.sql for the parent.
--- Guarantees: the server inserts a producer's columns and reads everything; a user reads the harmless
--- columns of their own jobs; nobody updates or deletes, since a job's state belongs to the functions.
+-- Guarantees: a user reads the harmless columns of their own jobs, and no others.
 create function public.guard_queue_table(name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -204,11 +210,25 @@ begin
         'create policy "users see their own jobs" on public.%I for select to authenticated '
         'using (user_id = (select auth.uid()))', name
     );
-    execute format('revoke all on public.%I from public, anon, authenticated, service_role', name);
+    perform public.open_to_producers(name);
     execute format(
         'grant select (id, queue, status, type, user_id, priority, run_at, attempt, cancel_requested, '
         'created_at, updated_at, finished_at) on public.%I to authenticated', name
     );
+end
+$$;
+
+
+-- Opens a table or view of jobs to the server, and to nobody else.
+-- Callers: create_queue and guard_queue_table.
+-- Guarantees: the server inserts a producer's columns and reads everything; nobody updates or deletes,
+-- since a job's state belongs to the functions.
+create function public.open_to_producers(name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('revoke all on public.%I from public, anon, authenticated, service_role', name);
     execute format('grant select on public.%I to service_role', name);
     execute format(
         'grant insert (type, data, user_id, priority, run_at, max_attempts, idempotency_key) '

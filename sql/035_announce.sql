@@ -5,8 +5,8 @@
 -- off until the owner asks for it, in a migration: select announce_by_broadcast();
 -- Workers listen to it with PULSE_LISTEN=broadcast, the others go on as before.
 
--- Broadcasts once per queue that an INSERT statement touched: to the private topic pulse, the table's name
--- as the event, nothing as the payload.
+-- Broadcasts once per queue that an INSERT statement touched: to the private topic pulse, the partition's
+-- name as the event, nothing as the payload.
 -- Callers: triggers of jobs and of every queue's own table, since only the named table's triggers fire.
 -- Guarantees: never fails the INSERT. An announcement is a hint; what is not announced is found by a sweep.
 create function public.announce_insert() returns trigger
@@ -16,7 +16,7 @@ as $$
 declare
     queue_table text;
 begin
-    for queue_table in select distinct i.queue || '_jobs' from inserted as i loop
+    for queue_table in select distinct 'jobs_' || i.queue from inserted as i loop
         perform realtime.send('{}'::jsonb, queue_table, 'pulse', true);
     end loop;
     return null;

@@ -31,6 +31,7 @@ TABLES: Final = """
     left join pg_depend as s on s.refclassid = 'pg_class'::regclass and s.classid = 'pg_class'::regclass
       and s.refobjid = a.attrelid and s.refobjsubid = a.attnum and s.deptype = 'i'
     where n.nspname = any ($1::text[]) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+      and not c.relispartition -- a partition is no table of the API
     order by c.oid, a.attnum
 """
 KEYS: Final = """

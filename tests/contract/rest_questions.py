@@ -66,11 +66,6 @@ LIMITED = "`max-affected` is there since 12.2"
 UNSELECTED = "rows of a function can be filtered by columns that are not selected since 13"
 # What no question can hold, since the judge is too old or ours refuses it: what the real server does, what ours does.
 REMAINING = (
-    (
-        "A partition, named by itself",
-        "PGRST205 for every request since 13 (12: a read is served, an INSERT is a 404)",
-        "served like a table: the queues of this project are partitions that producers insert into",
-    ),
     ("`GET /rest/v1/`", "the OpenAPI description", "501"),
     ("`Accept: application/geo+json`", "GeoJSON by PostGIS", "501"),
     ("Functions with a body in CSV, of type `setof void`, or of `record` without names", "called", "501"),

@@ -1,6 +1,6 @@
 """A scripted Realtime server on loopback: speaks the wire protocol, checks what it is told, and fails on request.
 
-It holds no database: a test says `insert("payment_jobs")` and the double announces the row to whoever has joined
+It holds no database: a test says `insert("jobs_payment")` and the double announces the row to whoever has joined
 with a binding that fits. What a client does wrong on the wire is collected in `complaints`, which is raised at
 the end of the test. Protocol version 1.0.0 only, since that is what the Python client speaks.
 """

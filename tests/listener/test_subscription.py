@@ -38,10 +38,10 @@ async def test_ready_rings_every_bell(phoenix: Phoenix) -> None:
 async def test_an_insert_rings_the_bell_of_its_queue_alone(phoenix: Phoenix) -> None:
     async with listening(phoenix) as ears:
         await ears.all_woken()
-        await phoenix.insert("payment_jobs")
+        await phoenix.insert("jobs_payment")
         assert await ears.woken("payment") is WokenBy.REALTIME
         # Frames are heard in their order: had the first one rung the other bell, it would have rung by now.
-        await phoenix.insert("payment_jobs")
+        await phoenix.insert("jobs_payment")
         assert await ears.woken("payment") is WokenBy.REALTIME
         assert await ears.bells["broker"].wait(0) is None
 
@@ -51,8 +51,8 @@ async def test_no_payload_is_asked_for(phoenix: Phoenix) -> None:
         await ears.hearing()
         jobs = [binding for binding in phoenix.member.bindings if binding.table != "realtime_canary"]
         assert {(binding.table, *(binding.select or ())) for binding in jobs} == {
-            ("payment_jobs", "id"),
-            ("broker_jobs", "id"),
+            ("jobs_payment", "id"),
+            ("jobs_broker", "id"),
         }
 
 
@@ -110,7 +110,7 @@ async def test_two_processes_hear_the_same_inserts_and_each_its_own_canary(phoen
         await one.all_woken()
         async with listening(phoenix, worker_id="two") as two:
             await two.all_woken()
-            assert await phoenix.insert("broker_jobs") == 2
+            assert await phoenix.insert("jobs_broker") == 2
             assert await one.woken("broker") is await two.woken("broker") is WokenBy.REALTIME
             assert await phoenix.insert("realtime_canary", {"token": "two"}) == 1
             assert await phoenix.insert("realtime_canary", {"token": "host-a-1"}) == 1
@@ -227,7 +227,7 @@ async def test_a_bell_that_breaks_ends_the_epoch_and_not_the_process(phoenix: Ph
 
     async with listening(phoenix, bells={"payment": Broken(), "broker": Bell()}) as ears:
         await ears.hearing()
-        await phoenix.insert("payment_jobs")
+        await phoenix.insert("jobs_payment")
         assert (await ears.deaf()).reason == "a callback failed with RuntimeError"
         await ears.hearing(2)
 

@@ -94,10 +94,10 @@ async def test_realtime_switched_off_and_on(stack: Stack, gateway: Gateway) -> N
 async def test_a_table_outside_the_publication_is_named_with_its_mend(stack: Stack, owner: Owner) -> None:
     if stack.by_broadcast:
         return  # needs no publication of ours
-    await owner.execute("alter publication supabase_realtime drop table broker_jobs")
+    await owner.execute("alter publication supabase_realtime drop table jobs_broker")
     async with listening(stack) as ears:
-        mend = "alter publication supabase_realtime add table public.broker_jobs"
-        assert (await ears.deaf()).reason == f"broker_jobs cannot be listened to: {mend}"
+        mend = "alter publication supabase_realtime add table public.jobs_broker"
+        assert (await ears.deaf()).reason == f"jobs_broker cannot be listened to: {mend}"
         await owner.execute(mend)
         await ears.hearing()
         await stack.store.enqueue([NewJob("broker", "anything")])

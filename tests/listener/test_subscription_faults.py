@@ -37,7 +37,7 @@ async def not_published(phoenix: Phoenix) -> None:
     await phoenix.member.say(
         "error",
         "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the given "
-        "connect parameters: [event: INSERT, schema: public, table: broker_jobs, filters: [], select: nil]",
+        "connect parameters: [event: INSERT, schema: public, table: jobs_broker, filters: [], select: nil]",
     )
 
 
@@ -91,7 +91,7 @@ FAULTS: Mapping[str, tuple[Fault, str]] = {
     "system error": (transient_error, 'the server said: {:error, "Too many database timeouts"}'),
     "not in the publication": (
         not_published,
-        "broker_jobs cannot be listened to: alter publication supabase_realtime add table public.broker_jobs",
+        "jobs_broker cannot be listened to: alter publication supabase_realtime add table public.jobs_broker",
     ),
     "bad filter": (
         bad_filter,
@@ -119,7 +119,7 @@ async def test_it_comes_back_after(phoenix: Phoenix, name: str) -> None:
             assert (await ears.deaf(times)).reason.startswith(reason)
             await ears.hearing(times + 1)
             assert await ears.all_woken() == {WokenBy.JOINED}
-            await phoenix.insert("payment_jobs")
+            await phoenix.insert("jobs_payment")
             assert await ears.woken("payment") is WokenBy.REALTIME
         assert client_tasks() == tasks
         assert ears.subscription.epochs == phoenix.joins == 3
@@ -226,7 +226,7 @@ async def test_silence_is_noticed_by_the_canary(phoenix: Phoenix) -> None:
         # The bound is 0.06 + 0.2 + 0.015 s; the rest is for a busy machine.
         assert time.monotonic() - started < 5
         assert await ears.all_woken() == {WokenBy.JOINED}
-        await phoenix.insert("payment_jobs")
+        await phoenix.insert("jobs_payment")
         assert await ears.woken("payment") is WokenBy.REALTIME
 
 
@@ -246,14 +246,14 @@ async def test_the_client_alone_would_stay_deaf_and_not_know_it(phoenix: Phoenix
     client = AsyncRealtimeClient(f"{phoenix.url.replace('http', 'ws')}/realtime/v1", phoenix.key)
     channel = client.channel("alone")
     insert = RealtimePostgresChangesListenEvent.Insert
-    channel.on_postgres_changes(insert, lambda _: heard.append("insert"), "payment_jobs", "public")
+    channel.on_postgres_changes(insert, lambda _: heard.append("insert"), "jobs_payment", "public")
     channel.on_broadcast("later", lambda _: heard.append("later"))
     channel.on_system(lambda _: heard.append("ready"))
     await channel.subscribe(lambda state, _: states.append(state))
     await phoenix.until(lambda: phoenix.member.streaming)
 
     phoenix.lose_subscriptions()
-    assert await phoenix.insert("payment_jobs") == 0
+    assert await phoenix.insert("jobs_payment") == 0
     await phoenix.member.send("broadcast", {"event": "later", "payload": {}})
     await channel.push("broadcast", {"type": "broadcast", "event": "echo", "payload": {}})
     await phoenix.until(lambda: len(phoenix.complaints) == 1)
@@ -290,12 +290,12 @@ async def test_odd_frames_are_survived(phoenix: Phoenix) -> None:
         await member.raw("not JSON")
         await member.socket.send_bytes(b"\x04\xff\x00")
         for error in ("Error 401: Unauthorized", "Error 400: Bad Request, no primary key"):
-            await member.send("postgres_changes", change("payment_jobs", {}, ids[:1], error=error))
+            await member.send("postgres_changes", change("jobs_payment", {}, ids[:1], error=error))
         await member.send("postgres_changes", change("jobs_of_nobody", {}, [1, 2, 3]))
         # A frame without a channel's name, as a server sends it before it disconnects everybody.
         text = {"extension": "system", "status": "ok", "message": "Server requested disconnect"}
         await member.send("system", text)
-        await phoenix.insert("broker_jobs")
+        await phoenix.insert("jobs_broker")
         assert await ears.woken("broker") is WokenBy.REALTIME
         assert ears.subscription.epochs == 1
 
@@ -303,8 +303,8 @@ async def test_odd_frames_are_survived(phoenix: Phoenix) -> None:
 async def test_a_row_too_large_to_be_told_still_rings(phoenix: Phoenix) -> None:
     async with listening(phoenix) as ears:
         await ears.all_woken()
-        [payment] = [one for one in phoenix.member.bindings if one.table == "payment_jobs"]
-        told = change("payment_jobs", {"id": 1}, [payment.id])
+        [payment] = [one for one in phoenix.member.bindings if one.table == "jobs_payment"]
+        told = change("jobs_payment", {"id": 1}, [payment.id])
         data = told["data"]
         assert isinstance(data, dict)
         data["errors"] = ["Error 413: Payload Too Large"]

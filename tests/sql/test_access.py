@@ -10,9 +10,11 @@ import pytest
 from tests.sql.calls import Calls, Connection
 
 QUEUES = ["payment", "broker", "alerts", "maintenance"]
+PARTITIONS = [f"jobs_{queue}" for queue in QUEUES]
+VIEWS = [f"{queue}_jobs" for queue in QUEUES]
 TABLES = [
     "jobs",
-    *(f"{queue}_jobs" for queue in QUEUES),
+    *PARTITIONS,
     "jobs_unknown_queue",
     "failed_jobs",
     "stale_outcomes",
@@ -23,6 +25,11 @@ INTERNAL = {
     "publish_table",
     "create_queue",
     "guard_queue_table",
+    "open_to_producers",
+    "announce_insert",
+    "announce_canary",
+    "announce_by_broadcast",
+    "announce_table",
     "check_enqueue",
     "find_due",
     "unknown_types",
@@ -71,7 +78,7 @@ async def columns(owner: Connection, role: str, table: str, privilege: str) -> s
     return {row["attname"] for row in rows}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, *VIEWS])
 async def test_nobody_changes_or_deletes_rows(owner: Connection, table: str) -> None:
     for role in ("anon", "authenticated", "service_role"):
         for privilege in ("update", "delete", "truncate", "references", "trigger"):
@@ -80,14 +87,15 @@ async def test_nobody_changes_or_deletes_rows(owner: Connection, table: str) -> 
         assert not await columns(owner, role, table, "update")
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, *VIEWS])
 async def test_what_each_role_reads_and_inserts(owner: Connection, table: str) -> None:
     everything = await columns(owner, "postgres", table, "select")
-    of_jobs = table.endswith("jobs") and table != "failed_jobs"
+    of_jobs = table in {"jobs", *PARTITIONS, *VIEWS}
 
     assert not await columns(owner, "anon", table, "select")
     assert not await columns(owner, "anon", table, "insert")
-    assert await columns(owner, "authenticated", table, "select") == (USER_COLUMNS if of_jobs else set())
+    of_users = of_jobs and table not in VIEWS
+    assert await columns(owner, "authenticated", table, "select") == (USER_COLUMNS if of_users else set())
     assert not await columns(owner, "authenticated", table, "insert")
     readable: set[str] = set() if table == "jobs_unknown_queue" else everything
     assert await columns(owner, "service_role", table, "select") == readable
@@ -132,18 +140,25 @@ async def test_every_table_of_the_queue_has_row_level_security(owner: Connection
     assert open_tables == []
 
 
-async def test_every_partition_is_like_its_siblings(owner: Connection) -> None:
+async def test_a_view_asks_with_the_rights_of_its_caller(owner: Connection) -> None:
+    options = await owner.fetch("select reloptions from pg_class where oid = any($1::text[]::regclass[])", VIEWS)
+    assert [row["reloptions"] for row in options] == [["security_invoker=true"]] * len(VIEWS)
+
+
+@pytest.mark.parametrize("named", ["jobs_{}", "{}_jobs"])
+async def test_every_partition_and_view_is_like_its_siblings(owner: Connection, named: str) -> None:
     await owner.execute("select create_queue('reports')")
-    described = [await describe(owner, queue) for queue in [*QUEUES, "reports"]]
-    for queue, partition in zip(QUEUES[1:], described[1:], strict=False):
-        assert partition == described[0], f"{queue}_jobs differs from payment_jobs"
-    assert described[-1] == described[0], "a new queue differs from payment_jobs"
-    assert len(described[0]["policies"]) == 1
-    assert described[0]["published"] == 1
+    described = [await describe(owner, named, queue) for queue in [*QUEUES, "reports"]]
+    for queue, one in zip(QUEUES[1:], described[1:], strict=False):
+        assert one == described[0], f"{named.format(queue)} differs from {named.format('payment')}"
+    assert described[-1] == described[0], "a new queue differs from payment"
+    is_partition = named == "jobs_{}"
+    assert len(described[0]["policies"] or []) == is_partition
+    assert described[0]["published"] == is_partition
 
 
-async def describe(owner: Connection, queue: str) -> Any:
-    """All that a partition has of its own, without its name."""
+async def describe(owner: Connection, named: str, queue: str) -> Any:
+    """All that a partition or view has of its own, without its name."""
     text = await owner.fetchval(
         """
         select jsonb_build_object(
@@ -175,9 +190,9 @@ async def describe(owner: Connection, queue: str) -> Any:
                 where p.pubname = 'supabase_realtime' and p.tablename = t.relname
             )
         )::text
-        from pg_class as t where t.oid = ($1 || '_jobs')::regclass
+        from pg_class as t where t.oid = $1::text::regclass
         """,
-        queue,
+        named.format(queue),
     )
     return json.loads(text.replace(queue, "QUEUE"))
 
@@ -186,7 +201,7 @@ async def test_the_canary_and_every_queue_are_published(owner: Connection) -> No
     rows = await owner.fetch(
         "select tablename from pg_publication_tables where pubname = 'supabase_realtime'"
     )
-    assert {row["tablename"] for row in rows} >= {"realtime_canary", *(f"{queue}_jobs" for queue in QUEUES)}
+    assert {row["tablename"] for row in rows} >= {"realtime_canary", *PARTITIONS}
 
 
 async def test_a_missing_publication_is_made_again(database: str) -> None:
@@ -199,7 +214,7 @@ async def test_a_missing_publication_is_made_again(database: str) -> None:
         )
     finally:
         await superuser.close()
-    assert [row["tablename"] for row in rows] == ["reports_jobs"]
+    assert [row["tablename"] for row in rows] == ["jobs_reports"]
 
 
 @pytest.mark.parametrize("name", ["Reports", "re ports", "", "1st", "r" * 41])
@@ -216,7 +231,7 @@ async def test_a_new_queue_works_at_once(owner: Connection, server: Calls) -> No
     assert (await server.end(job))["status"] == "completed"
 
 
-@pytest.mark.parametrize("table", ["jobs", "payment_jobs"])
+@pytest.mark.parametrize("table", ["jobs", "jobs_payment"])
 async def test_a_user_sees_their_own_jobs_and_no_others(server: Calls, owner: Connection, table: str) -> None:
     mine = await server.insert("a", user_id=MINE)
     await server.insert("a", user_id=YOURS)

@@ -33,9 +33,9 @@ async def test_one_announcement_per_statement_and_queue(server: Calls, announcin
         "insert into jobs (queue, type) select (array['broker', 'alerts'])[1 + n % 2], 'a' from generate_series(1, 9) n"
     )
     assert await said(announcing) == [
-        ("pulse", "alerts_jobs", True),
-        ("pulse", "broker_jobs", True),
-        ("pulse", "payment_jobs", True),
+        ("pulse", "jobs_alerts", True),
+        ("pulse", "jobs_broker", True),
+        ("pulse", "jobs_payment", True),
     ]
 
 
@@ -45,7 +45,7 @@ async def test_enqueue_and_plain_inserts_of_the_server_are_announced(
     await server.insert()
     await server.enqueue({"queue": "broker", "type": "a"})
     await server.claim()
-    assert [event for _, event, _ in await said(announcing)] == ["broker_jobs", "payment_jobs"]
+    assert [event for _, event, _ in await said(announcing)] == ["jobs_broker", "jobs_payment"]
 
 
 async def test_a_canary_is_announced_to_its_worker_alone(server: Calls, announcing: Connection) -> None:
@@ -55,7 +55,7 @@ async def test_a_canary_is_announced_to_its_worker_alone(server: Calls, announci
 
 async def test_a_queue_made_later_is_announced_too(announcing: Connection) -> None:
     await announcing.execute("select create_queue('reports'); insert into reports_jobs (type) values ('a')")
-    assert [event for _, event, _ in await said(announcing)] == ["reports_jobs"]
+    assert [event for _, event, _ in await said(announcing)] == ["jobs_reports"]
 
 
 async def test_it_may_be_repeated_and_switched_off(announcing: Connection) -> None:

@@ -32,10 +32,10 @@ async def touched(calls: Calls) -> Touched:
     row = await calls.connection.fetchrow(
         """
         select
-            pg_stat_get_xact_numscans('payment_jobs'::regclass) as full_scans,
+            pg_stat_get_xact_numscans('jobs_payment'::regclass) as full_scans,
             (
                 select sum(pg_stat_get_xact_tuples_returned(indexrelid))
-                from pg_index where indrelid = 'payment_jobs'::regclass
+                from pg_index where indrelid = 'jobs_payment'::regclass
             ) as index_entries
         """
     )
@@ -46,27 +46,27 @@ async def touched(calls: Calls) -> Touched:
 @pytest.fixture(params=["never analysed", "analysed while empty", "analysed when full"])
 async def big(request: pytest.FixtureRequest, owner: Connection, server: Calls) -> Calls:
     """A session that planned everything on empty tables, and tables that have filled up since."""
-    await owner.execute("alter table payment_jobs set (autovacuum_enabled = off)")
+    await owner.execute("alter table jobs_payment set (autovacuum_enabled = off)")
     if request.param == "analysed while empty":
         await owner.execute("analyze jobs, failed_jobs, stale_outcomes")
     await every_call(server)
     await owner.execute(
-        "insert into payment_jobs (type, status, attempt, created_at, finished_at, last_outcome)"
+        "insert into jobs_payment (type, status, attempt, created_at, finished_at, last_outcome)"
         " select 'a', 'completed', 1, now(), now(), 'completed' from generate_series(1, $1::integer)",
         FINISHED,
     )
     await owner.execute(
-        "insert into payment_jobs (type, priority, run_at)"
+        "insert into jobs_payment (type, priority, run_at)"
         " select 'a', n % 3, now() + interval '1 day' from generate_series(1, $1::integer) as n",
         FUTURE,
     )
     await owner.execute(
-        "insert into payment_jobs (type, run_at)"
+        "insert into jobs_payment (type, run_at)"
         " select 'unknown', now() - interval '1 day' from generate_series(1, $1::integer)",
         UNKNOWN,
     )
     await owner.execute(
-        "insert into payment_jobs (type, priority) select 'a', n % 3 from generate_series(1, $1::integer) as n",
+        "insert into jobs_payment (type, priority) select 'a', n % 3 from generate_series(1, $1::integer) as n",
         DUE,
     )
     if request.param == "analysed when full":
@@ -139,7 +139,7 @@ async def test_what_is_held_is_found_by_id(big: Calls) -> None:
 
 
 async def test_an_empty_claim_touches_next_to_nothing(big: Calls, owner: Connection) -> None:
-    await owner.execute("update payment_jobs set status = 'cancelled' where type = 'a' and run_at <= now()")
+    await owner.execute("update jobs_payment set status = 'cancelled' where type = 'a' and run_at <= now()")
     floor = (await big.claim(BATCH, sweep=True))["floor"]
     async with big.connection.transaction():
         before = await touched(big)
@@ -162,7 +162,7 @@ async def test_an_old_snapshot_does_not_slow_claims_down(
     """The floor lets the walk start behind the dead entries that nothing may remove."""
     rounds = 30
     await owner.execute(
-        "insert into payment_jobs (type, priority, run_at)"
+        "insert into jobs_payment (type, priority, run_at)"
         " select 'a', n % 2, now() - interval '1 minute' from generate_series(1, $1::integer) as n",
         rounds * BATCH,
     )
