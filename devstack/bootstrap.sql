@@ -120,6 +120,8 @@ begin
   loop
     execute format('create extension if not exists %I schema extensions', wanted);
   end loop;
+  -- So that a reset by the Supabase command line may drop them with everything else.
+  update pg_catalog.pg_extension set extowner = 'postgres'::regrole where extnamespace = 'extensions'::regnamespace;
 end
 $extensions$;
 

@@ -28,6 +28,7 @@ from devstack.postgres import reachable_by_server, throw_away_folder
 from devstack.running import AlreadyRunning, Note, Refused, held, is_held, read_note
 
 START_SECONDS: Final = 60.0
+KILLED_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01
 FOLLOW_SECONDS: Final = 0.2
@@ -59,6 +60,7 @@ def start(
         except AlreadyRunning:
             print(_ready(data).table())
             return
+        _wait_for_the_killed(data / "postgres" / "cluster")
         api = _port(port, "--port", config.api_port)
         db = _port(db_port, "--db-port", config.db_port, but_not=api)
         cluster = leaving.enter_context(throw_away_folder()) if forget else data / "postgres"
@@ -227,6 +229,15 @@ def _waiting(seconds: float) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
         time.sleep(POLL_SECONDS)
+
+
+def _wait_for_the_killed(cluster: Path) -> None:
+    """A stack that was killed leaves a server that ends by itself a moment later; until then it has port and data."""
+    for _ in _waiting(KILLED_SECONDS):
+        try:
+            os.kill(int((cluster / "postmaster.pid").read_text().split("\n", 1)[0]), 0)
+        except (OSError, ValueError):
+            return
 
 
 def _port(given: int | None, flag: str, usual: int, *, but_not: int = 0) -> int:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from devstack.keys import Keys
+
+ASKED_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,12 @@ def held(folder: Path) -> Generator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     with (folder / "lock").open("a") as lock:
-        if not _locked(lock):
-            raise AlreadyRunning
+        # Whoever only asks whether somebody runs here holds the lock for an instant, too.
+        deadline = time.monotonic() + ASKED_SECONDS
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                raise AlreadyRunning
+            time.sleep(0.005)
         remove_note(folder)  # of a process that was killed
         try:
             yield

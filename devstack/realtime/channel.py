@@ -17,7 +17,7 @@ from devstack.realtime.access import Access
 from devstack.realtime.admission import Admission
 from devstack.realtime.bindings import Binding, BindingRefused, parse
 from devstack.realtime.broadcasts import Event, compact
-from devstack.realtime.changes import Subscription
+from devstack.realtime.events import Subscription
 from devstack.realtime.frames import Frame, Push
 from devstack.realtime.joining import PREFIX, Config
 from devstack.realtime.line import Line

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.contract.realtime_replay import answers, realtime_recordings
+from tests.contract.realtime_lines import answers, realtime_recordings
 from tests.contract.recorded import RECORDINGS, exchanges
 from tests.contract.rest_questions import NEWER, REMAINING, Question
 from tests.contract.rest_questions_call import CALLS, NEWER_CALLS

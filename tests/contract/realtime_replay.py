@@ -14,47 +14,21 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, cast
 
 from aiohttp import ClientConnectorError, WSMessage, WSMsgType, WSServerHandshakeError
 
 from devstack.keys import mint
 from tests.contract import realtime_steady as steady
 from tests.contract.realtime_bench import MARKER, PATIENCE, Bench, Client, Frame
+from tests.contract.realtime_lines import Line, heard, numbered, others
 from tests.waiting import until
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
 SUBSCRIBED = "Subscribed to PostgreSQL"
 SHORT_TOKEN_SECONDS = 0.8  # for a token that runs out while the recording lasts
 CLOSED = (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING)
 _TOKEN = re.compile(r"eyJ[\w-]+\.(eyJ[\w-]+)\.[\w-]+")
-_NUMBERED = re.compile(r"insert (\w+) i=(\d+)|.*values\('(\w+)','\{\"i\":(\d+)\}'\)")
 _STOPS = re.compile(r"(postgres )?(restart|stop) begin")
 _STARTS = re.compile(r"(postgres )?(restart end|start begin)")
-
-Line = dict[str, Any]
-
-
-def lines(recording: str) -> list[Line]:
-    """A recording, line by line."""
-    found = RECORDINGS / f"{recording}.jsonl"
-    return [json.loads(line) for line in found.read_text().splitlines()]
-
-
-def realtime_recordings() -> list[str]:
-    """The recordings of Realtime by name."""
-    return sorted(path.stem for path in RECORDINGS.glob("*.jsonl") if not path.stem.startswith("pgrst"))
-
-
-def answers(recording: str) -> list[int]:
-    """The lines, counted from 1, of what the recorded server sent: all of them are compared. An end without a code
-    is the recorder's own."""
-    return [
-        number
-        for number, line in enumerate(lines(recording), start=1)
-        if line["dir"] == "s->c" and not (line["kind"] == "tcp_end" and line["close_code"] is None)
-    ]
 
 
 @dataclass(frozen=True)
@@ -134,7 +108,7 @@ class Replay:
         self._awaited = 0
         self._answer: object = None
         self._late: set[int] = set()
-        self._heard = {key for line in recorded if (key := _heard(line)) is not None}
+        self._heard = {key for line in recorded if (key := heard(line)) is not None}
         self._began = datetime.fromisoformat(recorded[0]["wall"]).timestamp()
         self._ended = self._began + max(line.get("t_ms") or 0 for line in recorded) / 1000
         self.compared: list[Compared] = []
@@ -335,12 +309,12 @@ class Replay:
         if "realtime." in statement:
             realtime = self._bench.gateway.realtime
             await until("the server listens to messages", lambda: realtime.hears_messages)
-        key = _numbered(statement)
+        key = numbered(statement)
         if key is None or key not in self._heard:
             await self._bench.sql(self._sql.get(statement, statement))
             return
         await self._ready()
-        before, after = _others(key, later) if self._others else ([], [])
+        before, after = others(key, later) if self._others else ([], [])
         for data in before:
             await self._insert_row(data)
         await self._bench.sql(self._sql.get(statement, statement))
@@ -373,38 +347,3 @@ class Replay:
             return token[0]
         left = SHORT_TOKEN_SECONDS if expires < self._ended else 3600
         return mint(**claims | {"exp": time.time() + left})
-
-
-def _numbered(statement: str) -> tuple[str, int] | None:
-    """What tells a numbered row from the others: its job type and its number."""
-    match = _NUMBERED.fullmatch(statement)
-    return None if match is None else (match[1] or match[3], int(match[2] or match[4]))
-
-
-def _heard(line: Line) -> tuple[str, int] | None:
-    """The numbered job that a line tells a client of; the number is -1 for one without."""
-    frame: Any = line.get("frame")
-    if line["dir"] != "s->c" or frame is None or "clipped" in frame:
-        return None
-    payload: Frame = frame["payload"] if "payload" in frame else frame[4]
-    record: Frame = payload.get("data", {}).get("record", {})
-    body = record.get("payload")
-    if "job_type" not in record or not isinstance(body, dict):
-        return None
-    return record["job_type"], cast(Frame, body).get("i", -1)
-
-
-def _others(key: tuple[str, int], later: Sequence[Line]) -> tuple[list[Frame], list[Frame]]:
-    """The events of unnumbered rows heard before and after that of the row `key`, up to the next statement."""
-    before: list[Frame] = []
-    after: list[Frame] = []
-    now = before
-    for line in later:
-        if line.get("kind") == "sql" and now is after:
-            break
-        heard = _heard(line)
-        if heard == key:
-            now = after
-        elif heard is not None and heard[1] < 0:
-            now.append(line["frame"]["payload"]["data"])
-    return before, after

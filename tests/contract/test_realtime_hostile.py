@@ -1,6 +1,7 @@
 """Frames that make no sense, clients that do not read, and many at once: order is kept, and nobody else suffers."""
 
 import asyncio
+import contextlib
 import gc
 import json
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from devstack.postgres import Postgres
+from devstack.realtime import line
 from tests.contract.realtime_bench import Bench, Client, serving
 from tests.waiting import until
 
@@ -87,6 +89,44 @@ async def test_senseless_bytes_are_passed_over(bench: Bench, data: bytes) -> Non
     await hostile.socket.send_bytes(data)
     ref = await hostile.send("phoenix", "heartbeat", {}, join_ref=None)
     await until("it is answered", lambda: answered(hostile, ref))
+
+
+def give_back(client: Client) -> None:
+    """The client's own side of a socket that ended in the middle of something: it would keep the connection."""
+    response: Any = client.socket._response
+    response.close()
+
+
+async def test_giant_frame_ends_its_own_socket_only(bench: Bench) -> None:
+    client, hostile = await bench.connect(), await bench.connect()
+    await client.join(JOBS)
+    with contextlib.suppress(ConnectionError):  # the server does not wait for its end
+        await hostile.socket.send_str("x" * 5_000_001)
+    assert await hostile.closed() in (1006, 1009)
+    give_back(hostile)
+    await bench.sql(NUMBERED.format(1))
+    assert await numbers(client, 1) == [1]
+
+
+async def test_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "LONGEST_QUEUE", 1_000_000)
+    big: dict[str, object] = {"event": "INSERT", "schema": "public", "table": "big_rows"}
+    lazy, eager = await bench.connect(), await bench.connect()
+    await lazy.join(big)
+    await eager.join(big)
+    joined = bench.gateway.realtime.joined
+    connection: Any = lazy.socket._response.connection
+    connection.transport.pause_reading()
+    for number in range(60):
+        await bench.sql(f"insert into big_rows values ({number}, 'n', repeat('x', 900000))")
+        assert (await eager.change())["record"]["id"] == number
+        if bench.gateway.realtime.joined < joined:
+            break
+    assert bench.gateway.realtime.joined == joined - 1
+    give_back(lazy)
+    await eager.quiet()
 
 
 async def test_thousand_rows_of_one_statement_are_heard_in_order_by_all(bench: Bench) -> None:

@@ -12,7 +12,8 @@ import pytest
 from devstack.postgres import Postgres, throw_away_folder
 from tests.contract.differences import REALTIME, listed
 from tests.contract.realtime_bench import Bench, serving
-from tests.contract.realtime_replay import Compared, Line, Replay, answers, lines, realtime_recordings
+from tests.contract.realtime_lines import Line, answers, lines, realtime_recordings
+from tests.contract.realtime_replay import Compared, Replay
 
 BODY = "(select string_agg(md5(n::text), '' order by n) from generate_series(1, greatest({0} / 32, 1)) as n)"
 OWNER = "00000000-0000-4000-8000-000000000001"

@@ -38,7 +38,7 @@ async def test_our_own_files_make_a_fresh_database_and_then_there_is_nothing_to_
 ) -> None:
     files = migrations()
     assert await migrate(fresh, files) == files
-    assert {"jobs", "payment_jobs", "failed_jobs"} <= set(await tables(visitor))
+    assert {"jobs", "jobs_payment", "failed_jobs"} <= set(await tables(visitor))
     assert await migrate(fresh, files) == []
 
 

@@ -105,7 +105,7 @@ async def test_an_outcome_that_is_refused_does_not_hold_up_its_batch(
     """The database of somebody may have rules of its own. Work that is done stays done; other words become a letter."""
     gate = asyncio.Event()
     await owner.execute(
-        'alter table maintenance_jobs add constraint "no colours"'
+        'alter table jobs_maintenance add constraint "no colours"'
         " check (result ? 'colour' is not true and last_error is distinct from 'no time')"
     )
 

@@ -141,7 +141,9 @@ async def test_every_table_of_the_queue_has_row_level_security(owner: Connection
 
 
 async def test_a_view_asks_with_the_rights_of_its_caller(owner: Connection) -> None:
-    options = await owner.fetch("select reloptions from pg_class where oid = any($1::text[]::regclass[])", VIEWS)
+    options = await owner.fetch(
+        "select reloptions from pg_class where oid = any($1::text[]::regclass[])", VIEWS
+    )
     assert [row["reloptions"] for row in options] == [["security_invoker=true"]] * len(VIEWS)
 
 
