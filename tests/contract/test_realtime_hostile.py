@@ -1,7 +1,6 @@
 """Frames that make no sense, clients that do not read, and many at once: order is kept, and nobody else suffers."""
 
 import asyncio
-import contextlib
 import gc
 import json
 from collections.abc import AsyncIterator
@@ -95,17 +94,6 @@ def give_back(client: Client) -> None:
     """The client's own side of a socket that ended in the middle of something: it would keep the connection."""
     response: Any = client.socket._response
     response.close()
-
-
-async def test_giant_frame_ends_its_own_socket_only(bench: Bench) -> None:
-    client, hostile = await bench.connect(), await bench.connect()
-    await client.join(JOBS)
-    with contextlib.suppress(ConnectionError):  # the server does not wait for its end
-        await hostile.socket.send_str("x" * 5_000_001)
-    assert await hostile.closed() in (1006, 1009)
-    give_back(hostile)
-    await bench.sql(NUMBERED.format(1))
-    assert await numbers(client, 1) == [1]
 
 
 async def test_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it(
