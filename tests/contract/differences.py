@@ -100,6 +100,14 @@ OTHERWISE = (
         "other numbers than the real server's, but as stable: the same parameters have the same id",
     ),
     ("`log_level` in the handshake", "is not looked at"),
+    ("more than 100 values in an `in` filter", "are served; the real server refuses them"),
+    ("broadcast over HTTP: 400 and 413", "the real statuses; the words of the body are ours"),
+    ("`persist` and the option `wait` of the newest JavaScript client", "are not looked at"),
+    ("the project's limit on presence messages per second", "not kept; the one of each channel is"),
+    (
+        "a policy that takes long",
+        "its socket waits for the answer, 15 s at most; on the real server its channel alone",
+    ),
 )
 """What else Realtime does otherwise, with no recording to show it."""
 
