@@ -1,12 +1,14 @@
-"""docs/faults.md names what there is: every switch and act of Realtime, and none besides."""
+"""docs/faults.md names what there is: every switch and act of Realtime, every fault of REST, and none besides."""
 
 import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from devstack.realtime.acts import Acts
 from devstack.realtime.faults import RealtimeFaults
+from devstack.rest.faults import What
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 CASES = (
@@ -17,8 +19,8 @@ CASES = (
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table under a heading of the Realtime part."""
-    part = PAGE.read_text().partition(f"### {heading}\n")[2].partition("\n##")[0]
+    """The cells of the table under a heading."""
+    part = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n##")[0]
     found = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"
     ]
@@ -30,6 +32,10 @@ def test_every_switch_and_act_is_described_and_no_other() -> None:
         each.name for each in fields(RealtimeFaults)
     ]
     assert {row[0].strip("`") for row in rows("The acts")} == set(Acts.names())
+
+
+def test_every_fault_of_rest_is_described_and_no_other() -> None:
+    assert [row[0].strip("`") for row in rows("REST")] == list(get_args(What))
 
 
 def test_every_way_to_make_something_happen_exists() -> None:
