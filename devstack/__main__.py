@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,9 @@ def main() -> None:
     try:
         data = cast("Path | None", options.data) or commands.data_folder(project)
         _run(options, words, project, data)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `… | head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Refused, PostgresError) as error:
         sys.exit(f"devstack: {error}")
 
