@@ -11,6 +11,7 @@ import pytest
 
 from devstack.gateway import MAX_BODY, Gateway
 from devstack.keys import LOCAL
+from devstack.realtime.server import LARGEST_FRAME
 
 CLIENTS = 20
 INSERTS = 100  # each
@@ -91,6 +92,36 @@ async def test_words_that_are_no_request_are_answered_or_cut(stack: Gateway, wor
     finally:
         writer.close()
     assert said == b"" or said.startswith((b"HTTP/1.0 4", b"HTTP/1.1 4"))
+    async with (
+        aiohttp.ClientSession(stack.url, headers=KEY) as client,
+        client.get("/rest/v1/notes") as answer,
+    ):
+        assert answer.status == 200
+
+
+async def test_a_giant_frame_ends_its_own_socket_only(stack: Gateway) -> None:
+    """Told by hand: a client library would want to tidy up what the server cuts off in the middle."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(stack.url).port)
+    words = [
+        f"GET /realtime/v1/websocket?apikey={LOCAL.secret}&vsn=1.0.0 HTTP/1.1",
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
+    writer.write(("\r\n".join(words) + "\r\n\r\n").encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    too_long = LARGEST_FRAME + 1
+    writer.write(b"\x81\xff" + too_long.to_bytes(8, "big") + b"\0\0\0\0" + b"x" * too_long)
+    try:
+        async with asyncio.timeout(10):
+            said = await reader.read()  # to the end: the server closes
+    except ConnectionResetError:
+        said = b""
+    finally:
+        writer.close()
+    assert said == b"" or said[2:4] == (1009).to_bytes(2, "big")
     async with (
         aiohttp.ClientSession(stack.url, headers=KEY) as client,
         client.get("/rest/v1/notes") as answer,
