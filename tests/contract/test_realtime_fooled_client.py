@@ -67,7 +67,7 @@ async def jobs(bench: Bench) -> AsyncIterator[Listener]:
 async def test_it_gives_up_for_good_when_an_outage_outlasts_its_tries(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="realtime")
     unretrieved: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unretrieved.append(context))
     listener = Listener(bench, "payment_jobs", auto_reconnect=True, max_retries=2)
@@ -105,7 +105,7 @@ async def test_slow_join_times_out(bench: Bench) -> None:
 
 
 async def test_error_events_are_dropped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="realtime")
     listener = Listener(bench, "nopk")
     await listener.ready()
     await bench.sql("insert into nopk values ('x', 1)")
@@ -117,7 +117,7 @@ async def test_error_events_are_dropped(bench: Bench, caplog: pytest.LogCaptureF
 async def test_operators_message_is_dropped(
     bench: Bench, jobs: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="realtime")
     await jobs.ready()
     await bench.gateway.realtime.acts.disconnect()
     await until("it has complained", lambda: "channel" in caplog.text)
