@@ -125,10 +125,12 @@ class Slot:
         """The slot goes first and by name: a database cannot be dropped while a slot in it is in use, and a closed
         connection lingers for a moment. A cancelled making of one may have made it all the same."""
         drop = "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots"
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            await connection.execute(f"{drop} where slot_name = '{self._name}'", timeout=CLOSE_SECONDS)
-            await connection.close(timeout=CLOSE_SECONDS)
-        connection.terminate()
+        try:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await connection.execute(f"{drop} where slot_name = '{self._name}'", timeout=CLOSE_SECONDS)
+                await connection.close(timeout=CLOSE_SECONDS)
+        finally:  # also when the giving back is cancelled
+            connection.terminate()
 
 
 async def position(connection: Connection) -> int:

@@ -177,6 +177,7 @@ class Bench:
     delivers: bool = True
     """False when nothing is to be delivered, so that nobody waits for a marker."""
     _witness: Client | None = None
+    _sockets: list[ClientWebSocketResponse] = field(default_factory=list[ClientWebSocketResponse])
     _port: int = 0
     _timing: Mapping[str, float] = field(default_factory=dict[str, float])
 
@@ -191,6 +192,7 @@ class Bench:
         asked = query if query is not None else f"apikey={key}&vsn={version}"
         url = f"{self.gateway.url}/realtime/v1/websocket?{asked}"
         socket = await self.http.ws_connect(url, max_msg_size=0, autoping=False)
+        self._sockets.append(socket)
         return Client(socket, version, socket._response.headers)
 
     async def delivered(self) -> None:
@@ -241,8 +243,12 @@ class Bench:
             setattr(self.gateway.realtime.timing, what, seconds)
 
     async def close(self) -> None:
-        """Closes the server and the owner's connection."""
+        """Closes the server, the clients' sockets and the owner's connection."""
         await self.gateway.close()
+        for (
+            socket
+        ) in self._sockets:  # one that was cut off keeps its connection until it is collected, with a warning
+            socket._response.close()
         await self.owner.close()
 
     async def quiet(self, client: Client) -> None:

@@ -90,12 +90,6 @@ async def test_senseless_bytes_are_passed_over(bench: Bench, data: bytes) -> Non
     await until("it is answered", lambda: answered(hostile, ref))
 
 
-def give_back(client: Client) -> None:
-    """The client's own side of a socket that ended in the middle of something: it would keep the connection."""
-    response: Any = client.socket._response
-    response.close()
-
-
 async def test_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +107,6 @@ async def test_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it(
         if bench.gateway.realtime.joined < joined:
             break
     assert bench.gateway.realtime.joined == joined - 1
-    give_back(lazy)
     await eager.quiet()
 
 
