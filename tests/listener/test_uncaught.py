@@ -138,6 +138,13 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
+    async def says(self, words: str) -> None:
+        """Reads on until a line has these words."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(20):
+            while words.encode() not in (line := await self.process.stdout.readline()):
+                assert line, f"it ended without saying {words!r}"
+
     async def ends(self) -> tuple[int, str]:
         async with asyncio.timeout(20):
             output, _ = await self.process.communicate()
@@ -192,11 +199,9 @@ async def test_a_thread_that_goes_on_does_not_keep_the_process(
     await owner.execute(
         """insert into maintenance_jobs (type, data) values ('misbehave', '{"how": "thread"}')"""
     )
-    assert worker.process.stdout is not None
-    async with asyncio.timeout(20):
-        while b"in the thread" not in await worker.process.stdout.readline():
-            pass
+    await worker.says("in the thread")
     worker.process.send_signal(signal.SIGINT)
+    await worker.says("draining")  # signals that wait together may arrive in another order
     worker.process.send_signal(signal.SIGTERM)
     worker.process.send_signal(signal.SIGINT)
     code, told = await worker.ends()
