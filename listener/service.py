@@ -95,6 +95,7 @@ class Service:
     def stop(self) -> None:
         """Begins the drain; again: ends its grace; and again: leaves at once."""
         if self._hurry.is_set():
+            self.metrics(Drained(timedelta(), handed_back=0, abandoned=self._running))
             self._leave(1)
         (self._hurry if self._stopping.is_set() else self._stopping).set()
 

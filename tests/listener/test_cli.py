@@ -248,8 +248,11 @@ async def test_a_worker_from_start_to_sigterm(pulse: Pulse, owner: Connection) -
 
     await until("two have ended", both_ended)
     process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        while b"draining" not in (line := await process.stdout.readline()):
+            assert line, "it ended without saying that it drains"
     process.send_signal(signal.SIGINT)  # the first ended the claims, this one ends the grace
-    process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, err) == (0, b"")
     rows = await owner.fetch("select status, result, attempt, uncounted from jobs order by id")
