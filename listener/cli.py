@@ -19,6 +19,7 @@ from listener.config import (
     DATABASE_URL,
     DOOR_TOKEN,
     Config,
+    Tempo,
     process_environment,
     read_config,
 )
@@ -257,6 +258,7 @@ async def _check(arguments: argparse.Namespace) -> int:
             bells=bells,
             canary=store.canary,
             worker_id=f"pulse-check-{time.time_ns()}",
+            timings=Tempo().listening,
             by_broadcast=config.listens_to_broadcast,
             emit=lambda _: None,
         )

@@ -66,6 +66,44 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
+class Timings:
+    """The clockwork of listening. It adds up to the two promises that `known` and `unknown` tell."""
+
+    ready: timedelta = timedelta(seconds=15)
+    """From connecting to "ready", at the first try after having heard."""
+    ready_cold: timedelta = timedelta(seconds=30)
+    """The same at every further try: a server that has to start up for us first may need this long."""
+    look: timedelta = timedelta(seconds=1)
+    """How often the client's tasks are checked."""
+    canary: timedelta = timedelta(seconds=15)
+    """Between two canaries, give or take a fifth; the first follows "ready" at once."""
+    canary_back: timedelta = timedelta(seconds=5)
+    """How long a canary may take from the database's answer until it is heard."""
+    recycle: timedelta = timedelta(hours=23)
+    """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
+    close: timedelta = timedelta(seconds=1)
+    """For a polite goodbye; then the socket is simply dropped."""
+    again: timedelta = timedelta(milliseconds=500)
+    """The wait after a first failure, give or take a half; doubles up to `again_cap`."""
+    again_cap: timedelta = timedelta(seconds=2)
+    """Also how long an epoch must have heard for the next failure to count as a first one. No longer: the end of an
+    outage of any length is to be noticed within seconds."""
+    patience: timedelta = timedelta(seconds=2)
+    """The least wait after a rate limit or a refused key; up to half as long again."""
+
+    @property
+    def known(self) -> timedelta:
+        """From the end of a fault that the client can know of until the next try to connect, at the most."""
+        noticed = self.look + self.close + self.again * 1.5
+        return max(noticed, self.again_cap * 1.5, self.patience * 1.5)
+
+    @property
+    def unknown(self) -> timedelta:
+        """The same for a fault that only a lost canary tells of, from the last one that came back."""
+        return self.canary * 1.2 + self.canary_back + self.close + self.again_cap * 1.5
+
+
+@dataclass(frozen=True, slots=True)
 class Tempo:
     """How often and how long, with the values that production uses; tests hand in quicker ones."""
 
@@ -77,6 +115,7 @@ class Tempo:
     """How long running attempts may finish after SIGTERM; Heroku kills after 30 s, and the rest is for recording."""
     reconnect: timedelta = timedelta(milliseconds=500)
     """The first pause when the REST API does not answer; doubles up to ten times this."""
+    listening: Timings = Timings()
 
 
 def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()) -> Config:

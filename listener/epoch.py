@@ -19,6 +19,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -90,6 +91,8 @@ class Epoch:
         by_broadcast: bool = False,
     ) -> None:
         self.canary_heard = asyncio.Event()
+        self.heard_at: float | None = None
+        """When an INSERT, of a job or of a canary, was last heard: the only proof of hearing."""
         self._ready = ready
         self._deadline = deadline
         self._open_or_over = asyncio.Event()
@@ -194,6 +197,11 @@ class Epoch:
                 self.end(Ending(f"the client's {name.strip('_').replace('_', ' ')} died ({_cause(task)})"))
 
     def _heard(self, act: Callable[[], None], _message: object = None) -> None:
+        """For each INSERT: the proof that changes come through, and what is to be done about it."""
+        self.heard_at = time.monotonic()
+        self._safely(act)
+
+    def _safely(self, act: Callable[[], None]) -> None:
         """Where the client calls back: its listening task would silently die of an exception."""
         try:
             act()
@@ -204,7 +212,7 @@ class Epoch:
         """The client passes only messages with status ok; those with an error come as a state."""
         if message.extension == self._ready_word and not self._ending.done():
             self._open_or_over.set()
-            self._heard(self._ready)
+            self._safely(self._ready)
 
     def _state_changed(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:

@@ -88,9 +88,11 @@ class AttemptStopped:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """Realtime is ready: INSERTs will be heard from now on."""
+    """Realtime is ready: INSERTs will be heard from now on. Again without a `Deaf`: the server tells of a gap."""
 
     deaf_for: timedelta
+    """Since hearing was last proven by something heard, or since the "ready" before; what was inserted in this time
+    may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ class Service:
                 canary=store.canary,
                 worker_id=self.worker_id,
                 emit=self.metrics,
+                timings=self._tempo.listening,
                 by_broadcast=self._config.listens_to_broadcast,
             )
             if self._plan.schedules:
@@ -229,6 +230,8 @@ class Service:
             facts["realtime"] = {
                 "ready": self._subscription.ready,
                 "deaf_for_seconds": round(self._subscription.deaf_for.total_seconds(), 3),
+                "deaf_seconds": round(self._subscription.deaf_in_all.total_seconds(), 3),
+                "gaps": self._subscription.gaps,
                 "epochs": self._subscription.epochs,
             }
         return Health(problems, facts)
