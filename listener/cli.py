@@ -7,12 +7,15 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
+from types import FrameType
 from typing import TypeVar, cast
 
 from listener.config import (
@@ -190,9 +193,24 @@ async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str)
     loop.set_exception_handler(for_loop(service.metrics))
     tell_by_place(service.metrics)
     logging.captureWarnings(capture=True)
+    _on_signal(signal.SIGTERM, service.drain)
+    _on_signal(signal.SIGINT, service.stop)
     await service.run()
     leave_without_threads(threads)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:
+    """For good, unlike the loop's own handlers: a further signal must not turn a good end into a death by signal."""
+    loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop has closed: the end is near
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(number, handle)
 
 
 def _port(arguments: argparse.Namespace) -> tuple[int, bool]:

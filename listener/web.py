@@ -26,7 +26,7 @@ from listener.store import Store
 from listener.uncaught import place_of
 
 # How long requests under way may take when the process ends.
-_CLOSING_SECONDS = 2.0
+_CLOSING_SECONDS = 1.5
 _LARGEST_BODY = 2 * 1024 * 1024
 # What a proxy says of those for whom it asks.
 _PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
