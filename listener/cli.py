@@ -1,4 +1,4 @@
-"""The `pulse` command: worker, web, migrate, enqueue, retry, check, dev.
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev.
 
 Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
 """
@@ -21,6 +21,7 @@ from typing import TypeVar, cast
 from listener.config import (
     DATABASE_URL,
     DOOR_TOKEN,
+    JWT_SECRET,
     Config,
     Tempo,
     process_environment,
@@ -28,6 +29,7 @@ from listener.config import (
 )
 from listener.errors import ConfigError, PulseError
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
+from listener.keys import new_worker_key
 from listener.metrics import tell_on
 from listener.migrate import migrate, migrations
 from listener.producer import enqueue_once, read_json
@@ -124,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("ids", metavar="ID", type=int, nargs="+", help="ids of rows in failed_jobs")
     check = add("check", _check, "Say whether this configuration works; exit code for CI.")
     check.add_argument("--queues", type=_names, help="as for `pulse worker`")
+    key = add(
+        "worker-key", _worker_key, "Print a key for workers, signed with the project's SUPABASE_JWT_SECRET."
+    )
+    key.add_argument(
+        "--days", type=int, default=365, metavar="N", help="how long it is good for (default: 365)"
+    )
     dev = add("dev", _dev, "The development stack, a Supabase on this machine: start, stop, reset, status …")
     dev.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="words for `python -m devstack`")
     return parser
@@ -245,7 +253,7 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
-    async with connected(config.supabase_url, config.service_key, "pulse-enqueue") as store:
+    async with connected(config.supabase_url, config.key, "pulse-enqueue", apikey=config.apikey) as store:
         enqueued = await enqueue_once(store, job)
     print(enqueued.id)
     return 0
@@ -253,7 +261,7 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
 
 async def _retry(arguments: argparse.Namespace) -> int:
     config = read_config(process_environment())
-    async with connected(config.supabase_url, config.service_key, "pulse-retry") as store:
+    async with connected(config.supabase_url, config.key, "pulse-retry", apikey=config.apikey) as store:
         replayed, skipped = await store.replay(arguments.ids)
     for failed_job_id, job_id in replayed.items():
         print(f"✓ dead letter {failed_job_id}: job {job_id} runs again")
@@ -266,13 +274,14 @@ async def _check(arguments: argparse.Namespace) -> int:
     config, registry = _configured(arguments.queues, runs=True, listens=True)
     queues = arguments.queues or registry.queues
     print(f"✓ configuration, and handlers for {', '.join(queues)}")
-    async with connected(config.supabase_url, config.service_key, "pulse-check") as store:
+    async with connected(config.supabase_url, config.key, "pulse-check", apikey=config.apikey) as store:
         await store.heartbeat([], timedelta(seconds=1))
         print("✓ the REST API answers, the key is accepted and our functions are there")
         bells = {queue: Bell() for queue in queues}
         subscription = Subscription(
             url=config.supabase_url,
-            key=config.service_key,
+            key=config.key,
+            apikey=config.apikey,
             bells=bells,
             canary=store.canary,
             worker_id=f"pulse-check-{time.time_ns()}",
@@ -300,6 +309,17 @@ async def _hears(subscription: Subscription, bell: Bell) -> bool:
     finally:
         listening.cancel()
         await asyncio.wait([listening])
+
+
+async def _worker_key(arguments: argparse.Namespace) -> int:
+    environment = process_environment()
+    problems = [JWT_SECRET.problem(environment)]
+    if not 1 <= arguments.days <= 36500:
+        problems.append("--days must be from 1 to 36500.")
+    if found := [problem for problem in problems if problem]:
+        raise ConfigError(found)
+    print(new_worker_key(environment[JWT_SECRET.name], timedelta(days=arguments.days)))
+    return 0
 
 
 async def _dev(arguments: argparse.Namespace) -> int:

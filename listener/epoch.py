@@ -76,6 +76,7 @@ class Epoch:
 
     `inserted` has, for each table of schema public that is listened to, what to call for each INSERT heard.
     `ready` is called when INSERTs will be heard from now on; when called again, some may have been missed.
+    `key` says who listens; `apikey` is for the gateway, where that alone would not open it.
     `token` marks this process's rows in the canary table: letters, digits, - and _ only.
     """
 
@@ -89,6 +90,7 @@ class Epoch:
         token: str,
         deadline: float,
         by_broadcast: bool = False,
+        apikey: str | None = None,
     ) -> None:
         self.canary_heard = asyncio.Event()
         self.heard_at: float | None = None
@@ -100,7 +102,10 @@ class Epoch:
         self._socket: ClientConnection | None = None
         # The client's timeout is the longer one, so that it never comes to join a second time by itself.
         timeout = math.ceil(deadline) + 1
-        self._client = AsyncRealtimeClient(url, key, auto_reconnect=False, max_retries=1, timeout=timeout)
+        self._client = AsyncRealtimeClient(
+            url, apikey or key, auto_reconnect=False, max_retries=1, timeout=timeout
+        )
+        self._client.access_token = key  # with which it joins
         heard = {table: partial(self._heard, ring) for table, ring in inserted.items()}
         canary = partial(self._heard, self.canary_heard.set)
         if by_broadcast:

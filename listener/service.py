@@ -108,7 +108,9 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.callback(self._no_deadline)
             store = self._store = await stack.enter_async_context(
-                connected(self._config.supabase_url, self._config.service_key, self.worker_id)
+                connected(
+                    self._config.supabase_url, self._config.key, self.worker_id, apikey=self._config.apikey
+                )
             )
             needed = self._registry.resources if self._plan.queues else ()
             resources = await stack.enter_async_context(opened(needed, self._config.settings))
@@ -138,7 +140,8 @@ class Service:
             ]
             self._subscription = Subscription(
                 url=self._config.supabase_url,
-                key=self._config.service_key,
+                key=self._config.key,
+                apikey=self._config.apikey,
                 bells=bells,
                 canary=store.canary,
                 worker_id=self.worker_id,

@@ -184,11 +184,16 @@ class Store:
 
 
 @asynccontextmanager
-async def connected(supabase_url: str, service_key: str, worker_id: str) -> AsyncIterator[Store]:
-    """A Store with its connection pool, closed at the end. Does not call anything yet."""
+async def connected(
+    supabase_url: str, key: str, worker_id: str, *, apikey: str | None = None
+) -> AsyncIterator[Store]:
+    """A Store with its connection pool, closed at the end. Does not call anything yet.
+
+    `key` says who we are; `apikey` is for the gateway, where that key alone would not open it.
+    """
     headers = {
-        "apikey": service_key,
-        "Authorization": f"Bearer {service_key}",
+        "apikey": apikey or key,
+        "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
         "User-Agent": f"pulse/{worker_id}",
     }

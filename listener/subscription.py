@@ -63,15 +63,18 @@ class Subscription:
         emit: Emit,
         timings: Timings,
         by_broadcast: bool = False,
+        apikey: str | None = None,
     ) -> None:
-        """`url` is the project's. `by_broadcast`: hears what the database announces (see sql/035_announce.sql), not
-        what Realtime reads from the tables; bells, proofs and recoveries are the same.
+        """`url` is the project's; `apikey` is for its gateway, where `key` alone would not open it.
 
+        `by_broadcast`: hears what the database announces (see sql/035_announce.sql), not what Realtime reads from the
+        tables; bells, proofs and recoveries are the same.
         Raises ConfigError when the installed client is none that can be supervised.
         """
         require_supported_client()
         self._url = "ws" + url.removeprefix("http").rstrip("/") + "/realtime/v1"
         self._key = key
+        self._apikey = apikey
         self._bells = bells
         self._canary = canary
         # A comma or a dot would have a meaning in the filter of the canary's binding.
@@ -136,6 +139,7 @@ class Subscription:
         return Epoch(
             url=self._url,
             key=self._key,
+            apikey=self._apikey,
             inserted={f"jobs_{queue}": ring for queue, ring in rings.items()},
             ready=self._turned_ready,
             token=self._token,

@@ -327,8 +327,8 @@ public.subscriptions,
 public.user_subscriptions,
 public.payments,
 public.stripe_events
-from public, anon, authenticated, service_role;
-revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
+revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on
 public.subscription_tiers,
@@ -355,7 +355,7 @@ public.write_stripe_subscription(public.subscriptions),
 public.write_stripe_payment(public.payments, text),
 public.apply_stripe_event(text, bigint, jsonb),
 public.skip_stripe_event(text, text)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.receive_stripe_event(jsonb),

@@ -47,7 +47,7 @@ def test_a_missing_value_and_a_wrong_one_are_told_together() -> None:
 )
 def test_good_ones(key: str, url: str) -> None:
     config = read_config({"SUPABASE_URL": url, "SUPABASE_SERVICE_ROLE_KEY": key})
-    assert (config.supabase_url, config.service_key) == (url.rstrip("/"), key)
+    assert (config.supabase_url, config.key) == (url.rstrip("/"), key)
     assert key in config.secrets
     assert key not in repr(config)
 
@@ -114,9 +114,9 @@ def test_no_strange_key_gets_through(rest: str) -> None:
         config = read_config({**GOOD, "SUPABASE_SERVICE_ROLE_KEY": f"sb_secret_{rest}"})
     except ConfigError:
         return
-    assert config.service_key.isascii()
-    assert config.service_key.isprintable()
-    assert " " not in config.service_key
+    assert config.key.isascii()
+    assert config.key.isprintable()
+    assert " " not in config.key
 
 
 def test_declared_secrets_are_secrets_and_the_rest_is_not() -> None:
