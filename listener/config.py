@@ -76,25 +76,25 @@ class Timings:
     """The clockwork of listening. It adds up to the two promises that `known` and `unknown` tell."""
 
     ready: timedelta = timedelta(seconds=15)
-    """From connecting to "ready", at the first try after having heard."""
+    """From connecting to "Subscribed", at the first try after having heard."""
     ready_cold: timedelta = timedelta(seconds=30)
     """The same at every further try: a server that has to start up for us first may need this long."""
     look: timedelta = timedelta(seconds=1)
     """How often the client's tasks are checked."""
     canary: timedelta = timedelta(seconds=15)
-    """Between two canaries, give or take a fifth; the first follows "ready" at once."""
+    """Between two canaries, give or take a fifth; the first follows "Subscribed" at once."""
     canary_back: timedelta = timedelta(seconds=5)
     """How long a canary may take from the database's answer until it is heard."""
     recycle: timedelta = timedelta(hours=23)
     """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
-    close: timedelta = timedelta(seconds=1)
+    close: timedelta = timedelta(milliseconds=500)
     """For a polite goodbye; then the socket is simply dropped."""
     again: timedelta = timedelta(milliseconds=500)
     """The wait after a first failure, give or take a half; doubles up to `again_cap`."""
-    again_cap: timedelta = timedelta(seconds=2)
+    again_cap: timedelta = timedelta(seconds=1.5)
     """Also how long an epoch must have heard for the next failure to count as a first one. No longer: the end of an
     outage of any length is to be noticed within seconds."""
-    patience: timedelta = timedelta(seconds=2)
+    patience: timedelta = timedelta(seconds=1.5)
     """The least wait after a rate limit or a refused key; up to half as long again."""
 
     @property

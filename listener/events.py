@@ -88,11 +88,10 @@ class AttemptStopped:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """Realtime is ready: INSERTs will be heard from now on. Again without a `Deaf`: the server tells of a gap."""
+    """INSERTs are heard: one was, or none can be sent as a proof. Not after a `Deaf`: the server told of a gap."""
 
     deaf_for: timedelta
-    """Since hearing was last proven by something heard, or since the "ready" before; what was inserted in this time
-    may have been missed."""
+    """From the last proof of hearing before, or from the start; what was inserted meanwhile may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,21 @@ off altogether jobs are later and never lost; this room then goes on trying for 
 
 One epoch (`epoch.py`: one throw-away client) after the other, without end:
 
-    connect, join ── ready: ring all ── INSERT: ring one … ── any anomaly, lost canary, old age ── close, wait
+    connect, join, "Subscribed", first proof ── ready: ring all ── INSERT: ring one … ── anything unusual ── close, wait
 
-What is heard is the only proof of hearing. A server can go on answering heartbeats and stream nothing, so now and
-then a row is inserted that only this process listens for; when this canary does not come back, the epoch is over.
-So hearing is back within 30 s of the end of a fault that nothing else tells of, and within 5 s of any other's
-(`Timings.unknown` and `Timings.known`, and the joining).
+What is heard is the only proof of hearing. A server can say "Subscribed", answer heartbeats and stream nothing, so now
+and then a row is inserted that only this process listens for, at first right after "Subscribed"; when this canary does
+not come back, the epoch is over. So hearing is back within 30 s of the end of a fault that nothing else tells of, and
+within 5 s of any other's (`Timings.unknown` and `Timings.known`, and the joining).
 
-What counts as deaf: from the last proof of hearing, not from when the trouble was noticed, to the next "ready". If
-that one proves false, the time goes on from there.
+Deaf is what lies between the last proof of hearing before a trouble, not its notice, and the first proof after it.
 
 A new epoch begins after the old one is closed. Beginning it before would spare about a second of deafness a day,
 at the price of two clients that must agree on who is heard; the look after "ready" makes good for that second.
 
-Races: all on one event loop. "Ready" is told from within the client's own callback, so all bells have rung before
-the first INSERT can be heard. An INSERT that was looked for and is then also announced costs an empty look.
+Races: all on one event loop. "Ready" is told by the first proof itself, so whatever was committed before what proved
+it is looked for after it, and all later is heard. An INSERT that was looked for and is then also announced costs an
+empty look.
 """
 
 import asyncio
@@ -88,10 +88,10 @@ class Subscription:
         self._epochs = 0
         self._epoch: Epoch | None = None
         self._since = time.monotonic()
-        """The last proof of hearing, or the last "ready" if that is later."""
+        """The last proof of hearing; or when none could be had, but hearing was promised."""
         self._ready = False
         self._ready_at = self._since
-        self._readies = 0
+        self._hearings = 0
         self._deaf_in_all = timedelta()
 
     @property
@@ -112,7 +112,7 @@ class Subscription:
     @property
     def gaps(self) -> int:
         """How often something may have been missed between two times of hearing."""
-        return max(0, self._readies - 1)
+        return max(0, self._hearings - 1)
 
     @property
     def epochs(self) -> int:
@@ -141,7 +141,8 @@ class Subscription:
             key=self._key,
             apikey=self._apikey,
             inserted={f"jobs_{queue}": ring for queue, ring in rings.items()},
-            ready=self._turned_ready,
+            subscribed=self._subscribed,
+            proven=self._turned_ready,
             token=self._token,
             by_broadcast=self._by_broadcast,
             deadline=deadline.total_seconds(),
@@ -176,6 +177,7 @@ class Subscription:
             if not await self._canary_comes_back(epoch):
                 epoch.end(Ending(_UNHEARD_BROADCAST if self._by_broadcast else _UNHEARD))
                 return
+            self._turned_ready()  # also when none could be sent: no proof then, and none against it
             await asyncio.sleep(_between(0.8, 1.2, self._timings.canary).total_seconds())
 
     async def _canary_comes_back(self, epoch: Epoch) -> bool:
@@ -198,17 +200,25 @@ class Subscription:
 
     @property
     def _proven_at(self) -> float:
-        """When hearing was last proven, or promised by "ready"."""
+        """When hearing was last proven, or promised without a proof."""
         heard_at = self._epoch.heard_at if self._epoch is not None else None
         return self._since if heard_at is None else max(self._since, heard_at)
 
+    def _subscribed(self) -> None:
+        """The server promises to stream. Once more: it has lost the subscription for a while."""
+        if self._ready:
+            self._tell_hearing(timedelta(seconds=time.monotonic() - self._proven_at))
+
     def _turned_ready(self) -> None:
-        """Called for each "ready". A repeated one means a gap: the server lost the subscription for a while."""
-        deaf_for = timedelta(seconds=time.monotonic() - self._proven_at)
+        """Something was heard, or nothing speaks against it."""
+        if not self._ready:
+            self._ready, self._ready_at = True, time.monotonic()
+            self._tell_hearing(timedelta(seconds=self._ready_at - self._since))
+
+    def _tell_hearing(self, deaf_for: timedelta) -> None:
+        self._since = time.monotonic()
+        self._hearings += 1
         self._deaf_in_all += deaf_for
-        self._readies += 1
-        self._ready, self._since = True, time.monotonic()
-        self._ready_at = self._since
         self._emit(Hearing(deaf_for))
         for bell in self._bells.values():
             bell.ring(WokenBy.JOINED)
