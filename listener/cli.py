@@ -1,4 +1,4 @@
-"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev.
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev, chaos.
 
 Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
 """
@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from types import FrameType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from listener.config import (
     DATABASE_URL,
@@ -50,9 +50,14 @@ def run(words: Sequence[str]) -> int:
     """Runs one command; answers its exit code."""
     arguments = _parser().parse_args(words)
     command = cast("Callable[[argparse.Namespace], Awaitable[int]]", arguments.command)
+    return exit_code_of(lambda: command(arguments))
+
+
+def exit_code_of(work: Callable[[], Awaitable[int]]) -> int:
+    """Runs the work of a process to its end, says what went wrong, and answers the exit code."""
     code = 1
     try:
-        code = asyncio.run(_awaited(command, arguments))
+        code = asyncio.run(_awaited(work))
     except* ConfigError as group:  # alone, or out of the TaskGroup of a process that was already starting
         code = 2
         print("\n".join(f"✗ {each}" for error in _errors(group) for each in error.problems), file=sys.stderr)
@@ -76,10 +81,8 @@ def _errors(group: BaseExceptionGroup[E]) -> Iterator[E]:
             yield error
 
 
-async def _awaited(
-    command: Callable[[argparse.Namespace], Awaitable[int]], arguments: argparse.Namespace
-) -> int:
-    return await command(arguments)
+async def _awaited(work: Callable[[], Awaitable[int]]) -> int:
+    return await work()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,6 +137,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     dev = add("dev", _dev, "The development stack, a Supabase on this machine: start, stop, reset, status …")
     dev.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="words for `python -m devstack`")
+    # No character begins an option here: all words are for the other program.
+    chaos = commands.add_parser(
+        "chaos",
+        help="The crash lab: a storm of faults over your own handlers.",
+        prefix_chars="\0",
+        add_help=False,
+    )
+    chaos.set_defaults(command=_chaos)
+    chaos.add_argument("words", nargs=argparse.REMAINDER)
     return parser
 
 
@@ -179,23 +191,26 @@ async def _worker(arguments: argparse.Namespace) -> int:
         exact_port=exact,
         schedules=not arguments.no_scheduler,
     )
-    return await _serve(config, registry, plan, arguments.log_level)
+    return await serve(config, registry, plan, arguments.log_level)
 
 
 async def _web(arguments: argparse.Namespace) -> int:
     config, registry = _configured(None, runs=False, listens=True)
     port, exact = _port(arguments)
     plan = Plan(queues=(), host=arguments.host, port=port, exact_port=exact, schedules=False)
-    return await _serve(config, registry, plan, arguments.log_level)
+    return await serve(config, registry, plan, arguments.log_level)
 
 
-async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str) -> int:
+async def serve(
+    config: Config, registry: Registry, plan: Plan, log_level: str, tempo: Tempo | None = None
+) -> int:
+    """Is one process of workers until it has drained."""
     if log_level not in _LOG_LEVELS:
         raise ConfigError(
             [f"The log level (--log-level, PULSE_LOG_LEVEL) is one of {', '.join(_LOG_LEVELS)}."]
         )
     tell_on(sys.stdout, Redactor(config.secrets), log_level)
-    service = Service(config, registry, plan)
+    service = Service(config, registry, plan, tempo=tempo)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(threads := ThreadPoolExecutor())
     loop.set_exception_handler(for_loop(service.metrics))
@@ -323,9 +338,15 @@ async def _worker_key(arguments: argparse.Namespace) -> int:
 
 
 async def _dev(arguments: argparse.Namespace) -> int:
-    words = cast("list[str]", arguments.words)
-    if find_spec("devstack") is None:  # no part of what is deployed
-        raise PulseError(
-            "The development stack is not installed here: run this in a checkout of the project."
-        )
-    os.execv(sys.executable, [sys.executable, "-m", "devstack", *words])  # noqa: S606 - our own program
+    return _become("devstack", "The development stack", cast("list[str]", arguments.words))
+
+
+async def _chaos(arguments: argparse.Namespace) -> int:
+    return _become("chaos", "The crash lab", cast("list[str]", arguments.words))
+
+
+def _become(package: str, name: str, words: Sequence[str]) -> NoReturn:
+    """Goes on as another program of ours, which is no part of what is deployed."""
+    if find_spec("devstack") is None or find_spec(package) is None:
+        raise PulseError(f"{name} is not installed here: run this in a checkout of the project.")
+    os.execv(sys.executable, [sys.executable, "-m", package, *words])  # noqa: S606 - our own program
