@@ -1,4 +1,4 @@
-"""Who may do what through the REST door, written by hand: a row for each table, view and function, a cell for each caller.
+"""Who may do what through the REST door, by hand: a row for each table, view and function, a cell for each caller.
 
 A table or function without a row fails `test_matrix.py`: what is new is closed until somebody writes here who may.
 """

@@ -1,4 +1,4 @@
-"""Every caller at every table, view and function, through the REST door: exactly what `matrix.py` says, closed by default."""
+"""Every caller at every table, view and function, through the REST door: what `matrix.py` says and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -181,7 +181,8 @@ async def test_every_caller_at_every_table_and_view(owner: Connection, door: Doo
 
 async def test_every_caller_at_every_function(owner: Connection, door: Door) -> None:
     rows = await owner.fetch(
-        "select proname, pronargs, coalesce(proargnames, '{}') as names from pg_proc where pronamespace = 'public'::regnamespace"
+        "select proname, pronargs, coalesce(proargnames, '{}') as names from pg_proc"
+        " where pronamespace = 'public'::regnamespace"
     )
     wrong: list[str] = []
     for row in rows:

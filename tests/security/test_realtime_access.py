@@ -116,7 +116,7 @@ async def test_the_public_channel_of_that_name_is_another_room(
     listener, stranger = await connect(), await connect()
     await listener.enter("realtime:pulse", token=token("service"), private=True)
     await stranger.enter("realtime:pulse", token=token("anon"))
-    forged = {"type": "broadcast", "event": "jobs_payment", "payload": {}}
+    forged: Frame = {"type": "broadcast", "event": "jobs_payment", "payload": {}}
     await stranger.send("realtime:pulse", "broadcast", forged)
     await stranger.quiet()
     await inserted(owner, MINE)
@@ -132,7 +132,7 @@ async def test_who_rings_the_bell_over_http(
     await owner.execute("select announce_by_broadcast()")
     listener = await connect()
     await listener.enter("realtime:pulse", token=token("service"), private=True)
-    message = {"topic": "pulse", "event": "jobs_payment", "payload": {}, "private": True}
+    message: Frame = {"topic": "pulse", "event": "jobs_payment", "payload": {}, "private": True}
     headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {token(caller)}"}
     async with (
         aiohttp.ClientSession(gateway.url, headers=headers) as http,
