@@ -30,6 +30,7 @@ _QUOTE_WHAT_THEY_CARRY = ("realtime", "websockets")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WARNING = re.compile(r".*?:\d+: \w+")  # file, line and class of a Python warning, without its text
 _LEVELS = {"WARNING", "ERROR", "CRITICAL"}
+_MOST_REASONS = 20
 _IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
 
 
@@ -41,8 +42,8 @@ class Metrics:
         """For the door's /health: finished jobs by outcome, missed wake-ups, stale outcomes, swallowed errors."""
         self._redactor = redactor
         self._unknown: dict[str, Mapping[str, int]] = {}
-        self._deaf_because = ""
-        self._deaf_in_vain = 0
+        self._troubles: dict[str, Counter[str]] = {}
+        """How often the same reason came in the trouble that goes on, by whom it troubles."""
 
     def __call__(self, event: e.Event) -> None:
         """Counts the fact and tells it. Never raises: a log line is not worth a job."""
@@ -94,19 +95,29 @@ class Metrics:
                     attempt=job.attempt,
                 )
             case e.Hearing(deaf_for):
-                self._deaf_in_vain = 0
+                self._troubles.pop("Realtime", None)
                 self._log("INFO", "Realtime is ready", deaf_seconds=_seconds(deaf_for))
             case e.Deaf(reason, retry_in):
-                self._deaf(clean(reason), retry_in)
+                self.counts["deaf"] += 1
+                if tries := self._tries("Realtime", reason):
+                    self._log(
+                        "WARNING",
+                        f"deaf to Realtime: {clean(reason)}; sweeps go on",
+                        **tries,
+                        retry_in_seconds=_seconds(retry_in),
+                    )
             case e.Unavailable(call, reason, retry_in):
                 self.counts["calls not answered"] += 1
-                self._log(
-                    "WARNING",
-                    f"{call}: {clean(reason)}; nothing is lost, asking again",
-                    retry_in_seconds=_seconds(retry_in),
-                )
+                if tries := self._tries(call, reason):
+                    self._log(
+                        "WARNING",
+                        f"{call}: {clean(reason)}; nothing is lost, asking again",
+                        **tries,
+                        retry_in_seconds=_seconds(retry_in),
+                    )
             case e.Available(call, after):
-                self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
+                if self._troubles.pop(call, None):
+                    self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
             case e.SlotInserted(type_, slot, job_id, created):
                 how = "inserted" if created else "was there already"
                 self._log("INFO", f"schedule {type_}: slot {slot} {how} as job {job_id}")
@@ -162,14 +173,15 @@ class Metrics:
             woken_by=ended.woken_by.value,
         )
 
-    def _deaf(self, reason: str, retry_in: timedelta) -> None:
-        """Every ending is counted. Of an outage with one reason only the 1st, 2nd, 4th, 8th … try is told."""
-        self.counts["deaf"] += 1
-        self._deaf_in_vain = self._deaf_in_vain + 1 if reason == self._deaf_because else 1
-        self._deaf_because = reason
-        if self._deaf_in_vain.bit_count() == 1:
-            text = f"deaf to Realtime: {reason}; sweeps go on"
-            self._log("WARNING", text, tries=self._deaf_in_vain, retry_in_seconds=_seconds(retry_in))
+    def _tries(self, whom: str, reason: str) -> dict[str, int]:
+        """How often it has been so in this trouble, as a fact to tell; nothing when that is not worth a line. The 1st,
+        2nd, 4th, 8th … time is: an outage of an hour must not fill the log."""
+        trouble = self._troubles.setdefault(whom, Counter())
+        if len(trouble) >= _MOST_REASONS:  # a reason that differs each time is one reason too
+            reason = ""
+        trouble[reason] += 1
+        tries = trouble[reason]
+        return {"tries": tries} if tries.bit_count() == 1 else {}
 
     def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:
         """Told when it changes, not at every sweep."""

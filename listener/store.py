@@ -28,6 +28,8 @@ _CHECK_VIOLATION = "23514"
 _DATA_EXCEPTION = "22000"
 # Larger bodies go out piece by piece: aiohttp would write bytes in one go, and warns of it.
 _LARGE = 1_000_000
+_NO_SUCH_FUNCTION = "PGRST202"
+_MIGRATE = "Apply the files of sql/ with `pulse migrate` or `supabase db push`"
 # What reading an answer of another shape raises: a proxy's own 200, an older or newer version of our functions.
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 T = TypeVar("T")
@@ -175,6 +177,8 @@ class Store:
                 body = await response.read()
         except TimeoutError as error:
             raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise StoreUnavailable(f"{function}: no connection ({type(error).__name__})") from error
         except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a host that cannot be a name
             raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
         if response.status < 300:
@@ -188,6 +192,8 @@ class Store:
             mend = "is SUPABASE_URL the project's own address?"
             raise StoreRefused(response.status, "", f"{function}: answered by a redirection; {mend}")
         code, message = _error(body)
+        if code == _NO_SUCH_FUNCTION:
+            message = f"the database has no such function of ours, or one of another version. {_MIGRATE}"
         if response.status >= 500 or response.status in _ASK_AGAIN:
             raise StoreUnavailable(f"{function}: HTTP {response.status} {code} {message}".rstrip())
         raise StoreRefused(response.status, code, f"{function}: {message}")
