@@ -165,9 +165,8 @@ class Store:
         try:
             data = _dumps(arguments)
         except (RecursionError, TypeError, ValueError) as error:  # the last for NaN, which is no JSON
-            raise StoreRefused(
-                422, _DATA_EXCEPTION, f"{function}: there is no JSON for it ({type(error).__name__})"
-            ) from error
+            why = "the data has no JSON: it is nested too deep, or holds what JSON has no word for"
+            raise StoreRefused(422, _DATA_EXCEPTION, f"{function}: {why}") from error
         try:
             async with self._session.post(
                 f"/rest/v1/rpc/{function}",
