@@ -89,7 +89,6 @@ def _keep(order: Order, stream: int) -> None:
 def _live(order: Order, stream: int) -> None:
     from listener import cli
     from listener.config import Tempo
-    from listener.service import Service
 
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -102,7 +101,7 @@ def _live(order: Order, stream: int) -> None:
     os.environ.update(order.environment)
     sys.path.insert(0, order.folder)
     tempo: dict[str, Any] = {name: timedelta(seconds=seconds) for name, seconds in order.tempo.items()}
-    cli.__dict__["Service"] = functools.partial(Service, tempo=Tempo(**tempo))
+    cli.__dict__["serve"] = functools.partial(cli.serve, tempo=Tempo(**tempo))
     if order.wall_clock is not None:
         _be_wrong_by(Path(order.wall_clock))
     sys.exit(cli.run(order.words))

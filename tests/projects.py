@@ -184,7 +184,8 @@ def start_worker(gateway: Gateway, project: Path, nursery: Nursery) -> StartWork
             try:
                 await until("there is a process", lambda: worker.pid > 0)
                 if ready:
-                    await until("the worker has started", lambda: worker.said("started"))
+                    await until("it has started", lambda: worker.said("started") or worker.code is not None)
+                    assert worker.code is None, worker.unexpected
                 yield worker
             finally:
                 worker.signal(signal.SIGTERM)
