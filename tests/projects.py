@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, cast
@@ -82,7 +82,8 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         """To this one process, if it has not ended yet."""
         if self.code is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # its end is not told yet
+                os.kill(self.pid, number)
 
     async def ends(self) -> int:
         """Waits for its end; its exit code."""

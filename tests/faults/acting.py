@@ -111,7 +111,9 @@ class Acting:
     folder: Path
     owner: Connection
 
-    async def enqueue(self, do: str = "nothing", count: int = 1, *, size: int = 0, **columns: int) -> list[int]:
+    async def enqueue(
+        self, do: str = "nothing", count: int = 1, *, size: int = 0, **columns: int
+    ) -> list[int]:
         names = "".join(f", {name}" for name in columns)
         places = "".join(f", ${n}" for n in range(3, 3 + len(columns)))
         rows = await self.owner.fetch(
@@ -182,4 +184,3 @@ async def acting(project: Path, owner: Connection) -> Acting:
     (project / "handlers" / "resources.py").write_text('"""None: what acts needs nobody."""')
     await owner.execute(HISTORY)
     return Acting(project, owner)
-
