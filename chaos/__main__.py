@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos.lab import storm
-from chaos.plan import Plan
+from chaos.plan import OWN_PROJECT, Plan
+from chaos.weather import NAMES
 from devstack.postgres import PostgresError
 from listener.errors import ConfigError
 
@@ -25,7 +26,10 @@ def main(words: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         lease=arguments.lease,
         sweep=arguments.sweep,
-        **({"project": arguments.jobs_from.resolve()} if arguments.jobs_from else {}),
+        patience=arguments.patience,
+        faults=arguments.faults,
+        project=arguments.jobs_from.resolve(),
+        sabotage=arguments.sabotage,
     )
     try:
         report = asyncio.run(storm(plan, _say))
@@ -61,11 +65,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs-from",
         type=Path,
+        default=OWN_PROJECT,
         metavar="FOLDER",
         help="your own handlers: a folder with handlers/ and chaos_jobs.py (docs/chaos.md)",
     )
+    parser.add_argument(
+        "--faults", type=_faults, default=(), metavar="A,B", help=f"only these of {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--patience",
+        type=_positive,
+        default=100.0,
+        metavar="S",
+        help="until all must be at rest (default: 100)",
+    )
+    parser.add_argument(
+        "--sabotage",
+        type=_file,
+        metavar="FILE",
+        help="SQL that takes out a protection: does the lab find it?",
+    )
     parser.add_argument("--json", action="store_true", help="the report for programs")
     return parser
+
+
+def _faults(text: str) -> Sequence[str]:
+    names = [name.strip() for name in text.split(",")]
+    if strangers := [name for name in names if name not in NAMES]:
+        raise argparse.ArgumentTypeError(f"there is no fault {strangers[0]!r}")
+    return names
+
+
+def _file(text: str) -> Path:
+    if not (file := Path(text)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return file
 
 
 def _positive(text: str) -> float:

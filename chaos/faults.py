@@ -37,6 +37,8 @@ class Faults:
 
     def __init__(self, stack: Stack, fleet: Fleet) -> None:
         self.done: list[Deed] = []
+        """Those that found what they were to hit: another fault may have had it at that moment."""
+        self.over = 0
         self._stack = stack
         self._fleet = fleet
 
@@ -62,25 +64,28 @@ class Faults:
 
     async def _do(self, deed: Deed) -> None:
         lane = self._stack.lanes[deed.lane]
+        hit = False
         match deed.where:
             case Where.WORKER:
-                await self._hit_worker(deed, self._fleet.seats[deed.lane])
+                hit = await self._hit_worker(deed, self._fleet.seats[deed.lane])
             case Where.NETWORK:
-                await self._hit_network(deed, lane)
+                hit = await self._hit_network(deed, lane)
             case Where.REST:
                 times = 1 if deed.what == "silence" else deed.times
                 fault = {"what": deed.what, "at": deed.rest_at, "times": times, "seconds": deed.seconds}
-                await lane.ask("faults", {"rest": {"planned": [fault]}})
+                hit = await lane.ask("faults", {"rest": {"planned": [fault]}})
             case Where.REALTIME:
-                await self._hit_realtime(deed, lane)
+                hit = await self._hit_realtime(deed, lane)
             case Where.DATABASE:
-                await self._hit_database(deed)
-        self.done.append(deed)
+                hit = await self._hit_database(deed)
+        self.over += 1
+        if hit:
+            self.done.append(deed)
 
-    async def _hit_worker(self, deed: Deed, seat: Seat) -> None:
+    async def _hit_worker(self, deed: Deed, seat: Seat) -> bool:
         running = seat.current
-        if running is None:
-            return
+        if running is None or running.process.returncode is not None:
+            return False
         match deed.what:
             case "kill":
                 running.tell(signal.SIGKILL)
@@ -101,8 +106,9 @@ class Faults:
                 running.tell(signal.SIGKILL)
             case _:
                 raise NotImplementedError(deed.what)
+        return True
 
-    async def _hit_network(self, deed: Deed, lane: Lane) -> None:
+    async def _hit_network(self, deed: Deed, lane: Lane) -> bool:
         if deed.what == "cut_off":
             lane.signal(signal.SIGSTOP)
             await asyncio.sleep(deed.seconds)
@@ -111,24 +117,26 @@ class Faults:
             await lane.close()
             await asyncio.sleep(deed.seconds)
             await lane.open()
+        return True
 
-    async def _hit_realtime(self, deed: Deed, lane: Lane) -> None:
+    async def _hit_realtime(self, deed: Deed, lane: Lane) -> bool:
         what = deed.what
         if what in _SWITCHES:
-            await self._switch(lane, what, on=True, off=False, seconds=deed.seconds)
-        elif what == "slow_join":
-            await self._switch(lane, "slow_join_seconds", on=deed.seconds, off=0, seconds=deed.seconds * 2)
-        elif what == "refuse_handshakes":
+            return await self._switch(lane, what, on=True, off=False, seconds=deed.seconds)
+        if what == "slow_join":
+            return await self._switch(
+                lane, "slow_join_seconds", on=deed.seconds, off=0, seconds=deed.seconds * 2
+            )
+        if what == "refuse_handshakes":
             statuses = [_HANDSHAKES[deed.times % len(_HANDSHAKES)]] * deed.times
-            await lane.ask("faults", {"realtime": {"refuse_handshakes": statuses}})
-            await lane.ask("realtime/drop_sockets", {})
-        elif what in _COUNTED:
-            await lane.ask("faults", {"realtime": {what: deed.times}})
-        else:
-            await lane.ask(f"realtime/{what}", _ARGUMENTS.get(what, {}))
+            hit = await lane.ask("faults", {"realtime": {"refuse_handshakes": statuses}})
+            return hit and await lane.ask("realtime/drop_sockets", {})
+        if what in _COUNTED:
+            return await lane.ask("faults", {"realtime": {what: deed.times}})
+        return await lane.ask(f"realtime/{what}", _ARGUMENTS.get(what, {}))
 
-    async def _switch(self, lane: Lane, name: str, *, on: object, off: object, seconds: float) -> None:
-        await lane.ask("faults", {"realtime": {name: on}})
+    async def _switch(self, lane: Lane, name: str, *, on: object, off: object, seconds: float) -> bool:
+        hit = await lane.ask("faults", {"realtime": {name: on}})
         if name in {
             "false_subscribed",
             "slow_join_seconds",
@@ -136,13 +144,16 @@ class Faults:
             await lane.ask("realtime/drop_sockets", {})
         await asyncio.sleep(seconds)
         await lane.ask("faults", {"realtime": {name: off}})
+        return hit
 
-    async def _hit_database(self, deed: Deed) -> None:
+    async def _hit_database(self, deed: Deed) -> bool:
         if deed.what == "restart":
             await self._stack.restart(deed.seconds)
-            return
+            return True
+        hit = False
         try:
             async with self._stack.session() as session:
+                hit = True
                 match deed.what:
                     case "crash":
                         pid = await session.fetchval("select pg_backend_pid()")
@@ -164,4 +175,5 @@ class Faults:
                     case _:
                         raise NotImplementedError(deed.what)
         except _DATABASE_AWAY:
-            return  # the fault itself, or another one
+            return hit  # ended by the fault itself, or by another one
+        return hit

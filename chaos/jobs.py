@@ -67,7 +67,8 @@ def draw(kinds: Sequence[Kind], count: int, seed: int) -> list[NewJob]:
     chance = random.Random(f"jobs {seed}")
     rare = [kind for kind in kinds if kind.most is not None for _ in range(min(kind.most, count))]
     common = [kind for kind in kinds if kind.most is None]
-    drawn = chance.choices(common, [kind.share for kind in common], k=max(0, count - len(rare)))
+    shares = [kind.share for kind in common]
+    drawn = chance.choices(common, shares, k=max(0, count - len(rare))) if common else []
     for kind in rare:  # not in the last quarter: some of them take a while
         drawn.insert(chance.randrange(max(1, len(drawn) * 3 // 4)), kind)
     return [

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 
@@ -24,19 +25,28 @@ from devstack.postgres import throw_away_folder
 Say = Callable[[str], None]
 _LOOK_SECONDS = 0.25
 _REPLAY_SECONDS = 3.0
+_UNREST = """
+    select
+        coalesce(bool_or(status = 'running' or run_at <= clock_now()), false),
+        extract(epoch from max(run_at) - clock_now())::float8
+    from jobs where status in ('pending', 'running')
+"""
+_CLOCK = (
+    "create or replace function public.clock_now() returns timestamptz language sql stable parallel safe"
+    " as $$ select pg_catalog.now() + interval '{} seconds' $$"
+)
 
 
-async def storm(plan: Plan, say: Say, *, sabotage: str = "") -> Report:
-    """Plays it. `sabotage` is SQL for the lab's own database: a test takes out a protection and expects the breach."""
+async def storm(plan: Plan, say: Say) -> Report:
+    """Plays it."""
     kinds = load_kinds(plan.project)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    deeds = schedule(plan.seed, plan.seconds, plan.workers, plan.lease)
+    deeds = schedule(plan.seed, plan.seconds, plan.workers, plan.lease, plan.faults)
     with throw_away_folder() as data:
         queues = sorted({kind.queue for kind in kinds})
         async with running_stack(data, queues, plan.workers) as stack:
-            if sabotage:
-                async with stack.session() as session:
-                    await session.execute(sabotage)
+            if plan.sabotage is not None:
+                await stack.apply(plan.sabotage)
             evidence = Evidence(
                 kinds={(kind.queue, kind.type): kind for kind in kinds},
                 longest_wait_allowed=plan.longest_wait,
@@ -48,14 +58,14 @@ async def storm(plan: Plan, say: Say, *, sabotage: str = "") -> Report:
             say(f"{size} in {plan.minutes:g} min, seed {plan.seed}")
             async with running_fleet(stack.lanes[:-1], _orders(plan, folder, kinds)) as fleet:
                 began = time.monotonic()
-                await _weather(stack, fleet, producers, deeds, say)
-                over = time.monotonic()
+                done = await _weather(stack, fleet, producers, deeds, say)
+                over, evidence.over_at = time.monotonic(), time.time()
                 say(f"the storm is over after {over - began:.0f} s; waiting until all is at rest")
                 rest_after = await _rest(stack, producers, plan)
             evidence.exits = fleet.exits
             say("all workers have drained; looking at the evidence")
             await _collect(stack, folder, producers, evidence)
-    report = judged(plan, evidence, deeds, seconds=over - began, rest_after=rest_after, folder=str(folder))
+    report = judged(plan, evidence, done, seconds=over - began, rest_after=rest_after, folder=str(folder))
     if report.holds:
         await asyncio.to_thread(shutil.rmtree, folder)
     return report
@@ -75,7 +85,9 @@ def _orders(plan: Plan, folder: Path, kinds: Sequence[Kind]) -> Orders:
     )
 
 
-async def _weather(stack: Stack, fleet: Fleet, producers: Producers, deeds: Sequence[Deed], say: Say) -> None:
+async def _weather(
+    stack: Stack, fleet: Fleet, producers: Producers, deeds: Sequence[Deed], say: Say
+) -> Sequence[Deed]:
     faults = Faults(stack, fleet)
     async with asyncio.TaskGroup() as group:
         telling = group.create_task(_tell(faults, producers, deeds, say))
@@ -84,30 +96,34 @@ async def _weather(stack: Stack, fleet: Fleet, producers: Producers, deeds: Sequ
             both.create_task(faults.run(deeds))
         telling.cancel()
     await faults.calm()
+    return faults.done
 
 
 async def _tell(faults: Faults, producers: Producers, deeds: Sequence[Deed], say: Say) -> None:
     while True:
         await asyncio.sleep(15)
-        say(
-            f"  {len(faults.done)} of {len(deeds)} faults are over, {len(producers.sent.ids)} jobs are enqueued"
-        )
+        say(f"  {faults.over} of {len(deeds)} faults are over, {len(producers.sent.ids)} jobs are enqueued")
 
 
 async def _rest(stack: Stack, producers: Producers, plan: Plan) -> float | None:
     """Waits until no job waits or runs, and replays meanwhile; answers how long it took, or None."""
     began = time.monotonic()
     replay_at = began
+    ahead = 0.0
     while time.monotonic() - began < plan.patience:
         if time.monotonic() >= replay_at:
             await producers.replay()
             replay_at = time.monotonic() + _REPLAY_SECONDS
         with suppress(asyncpg.PostgresError, OSError):
             async with stack.session() as session:
-                if await session.fetchval(
-                    "select not exists (select from jobs where status in ('pending', 'running'))"
-                ):
+                busy, later = await session.fetchrow(_UNREST) or (True, None)
+                if not busy and later is None:
                     return time.monotonic() - began
+                if (
+                    not busy
+                ):  # all that is left waits for its time: a retry, or the line of what vanished twice
+                    ahead += later
+                    await session.execute(_CLOCK.format(ahead))
         await asyncio.sleep(_LOOK_SECONDS)
     return None
 
@@ -122,4 +138,4 @@ async def _collect(stack: Stack, folder: Path, producers: Producers, evidence: E
     finally:
         await connection.close()
     await asyncio.to_thread(from_ledgers, folder / "ledger", evidence)
-    evidence.said = await asyncio.to_thread(from_logs, folder / "logs")
+    evidence.said = await asyncio.to_thread(from_logs, folder / "logs", evidence.over_at)

@@ -1,5 +1,6 @@
 """What a storm is to be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +17,19 @@ class Plan:
     seed: int = 1
     lease: float = 10.0
     sweep: float = 2.0
+    patience: float = 100.0
+    """Seconds after the storm in which everything has to come to rest."""
+    faults: Sequence[str] = ()
+    """Only these; empty: all."""
     project: Path = OWN_PROJECT
     """The folder with `handlers/` and chaos_jobs.py."""
+    sabotage: Path | None = None
+    """SQL for the lab's own database: who takes out a protection should see the lab find it."""
 
     @property
     def seconds(self) -> float:
         """How long the storm lasts."""
         return self.minutes * 60
-
-    @property
-    def patience(self) -> float:
-        """How long after the storm everything may take to come to rest."""
-        return 60 + 4 * self.lease
 
     @property
     def longest_wait(self) -> float:

@@ -47,7 +47,7 @@ class Report:
         """For programs."""
         words: dict[str, object] = {
             "holds": self.holds,
-            "plan": {**asdict(self.plan), "project": str(self.plan.project)},
+            "plan": asdict(self.plan),
             "counts": self.counts,
             "storm_seconds": round(self.seconds, 1),
             "rest_after_seconds": None if self.rest_after is None else round(self.rest_after, 1),
@@ -66,7 +66,7 @@ class Report:
             "lives": self.lives,
             "kept_in": self.folder,
         }
-        return json.dumps(words, indent=2, ensure_ascii=False)
+        return json.dumps(words, indent=2, ensure_ascii=False, default=str)
 
     def text(self) -> str:
         """For people."""

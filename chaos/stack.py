@@ -51,8 +51,8 @@ class Lane:
         if self._process is not None:
             send(self._process, number)
 
-    async def ask(self, path: str, words: object) -> None:
-        """Sets faults or performs an act. A gateway that is stopped or away is not asked."""
+    async def ask(self, path: str, words: object) -> bool:
+        """Sets faults or performs an act; answers whether it was there to be asked."""
         timeout = aiohttp.ClientTimeout(total=2)
         try:
             async with (
@@ -61,8 +61,9 @@ class Lane:
             ):
                 if response.status != 200:
                     raise RuntimeError(f"{path}: {await response.text()}")
+                return True
         except (aiohttp.ClientError, TimeoutError):
-            return
+            return False
 
 
 class Stack:
@@ -77,6 +78,15 @@ class Stack:
     def dsn(self) -> str:
         """As the owner of the tables."""
         return self.server.dsn()
+
+    async def apply(self, file: Path) -> None:
+        """Runs a file of SQL as the owner of the tables."""
+        text = await asyncio.to_thread(file.read_text)
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            await connection.execute(text)
+        finally:
+            await connection.close()
 
     async def restart(self, seconds: float) -> None:
         """The database is away for so long, after an orderly end."""

@@ -93,10 +93,15 @@ class Deed:
     """Which function meets it, of a REST fault; empty: any."""
 
 
-def schedule(seed: int, seconds: float, workers: int, lease: float) -> Sequence[Deed]:
+NAMES = tuple(what for names in FAULTS.values() for what in names)
+
+
+def schedule(
+    seed: int, seconds: float, workers: int, lease: float, only: Sequence[str] = ()
+) -> Sequence[Deed]:
     """The storm: the same deeds for the same arguments. Each kind comes once before any comes again."""
     chance = random.Random(f"weather {seed}")
-    kinds = [(where, what) for where, names in FAULTS.items() for what in names]
+    kinds = [(where, what) for where, names in FAULTS.items() for what in names if what in (only or NAMES)]
     begin, end = seconds * _BEGIN, seconds * _END
     gap = min(_LONGEST_GAP, (end - begin) / len(kinds))
     deeds: list[Deed] = []
