@@ -116,13 +116,12 @@ async def _rest(stack: Stack, producers: Producers, plan: Plan) -> float | None:
             replay_at = time.monotonic() + _REPLAY_SECONDS
         with suppress(asyncpg.PostgresError, OSError):
             async with stack.session() as session:
-                busy, later = await session.fetchrow(_UNREST) or (True, None)
+                found = tuple(await session.fetchrow(_UNREST) or (True, None))
+                busy, later = cast("tuple[bool, float | None]", found)
                 if not busy and later is None:
                     return time.monotonic() - began
-                if (
-                    not busy
-                ):  # all that is left waits for its time: a retry, or the line of what vanished twice
-                    ahead += later
+                if not busy and later:
+                    ahead += later  # what is left waits for a retry, or in the line of what vanished twice
                     await session.execute(_CLOCK.format(ahead))
         await asyncio.sleep(_LOOK_SECONDS)
     return None
