@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -26,6 +26,7 @@ from listener.config import (
     Tempo,
     process_environment,
     read_config,
+    secrets_in,
 )
 from listener.errors import ConfigError, PulseError
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
@@ -60,9 +61,9 @@ def exit_code_of(work: Callable[[], Awaitable[int]]) -> int:
         code = asyncio.run(_awaited(work))
     except* ConfigError as group:  # alone, or out of the TaskGroup of a process that was already starting
         code = 2
-        print("\n".join(f"✗ {each}" for error in _errors(group) for each in error.problems), file=sys.stderr)
+        _tell_problems(each for error in _errors(group) for each in error.problems)
     except* PulseError as group:
-        print("\n".join(f"✗ {error}" for error in _errors(group)), file=sys.stderr)
+        _tell_problems(str(error) for error in _errors(group))
     except* KeyboardInterrupt:
         code = 130
     except* SystemExit:
@@ -71,6 +72,12 @@ def exit_code_of(work: Callable[[], Awaitable[int]]) -> int:
         for error in _errors(group):
             last_words(error)
     return code
+
+
+def _tell_problems(problems: Iterable[str]) -> None:
+    """On stderr, for a person. A server or a resource may have quoted a key."""
+    redactor = Redactor(secrets_in(process_environment()))
+    print("\n".join(f"✗ {redactor.text(problem)}" for problem in problems), file=sys.stderr)
 
 
 def _errors(group: BaseExceptionGroup[E]) -> Iterator[E]:
@@ -122,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", _migrate, "Apply the files of sql/ that the database at DATABASE_URL lacks.")
     enqueue = add("enqueue", _enqueue, "Insert one job and print its id.")
     enqueue.add_argument("type", metavar="TYPE")
-    enqueue.add_argument("data", metavar="JSON", nargs="?", default="{}", help="the job's data (default: {})")
+    enqueue.add_argument(
+        "data", metavar="JSON", nargs="?", default="{}", help="the job's data (default: {}; -: from stdin)"
+    )
     enqueue.add_argument("--queue", help="needed for types that are not the platform's own")
     enqueue.add_argument("--key", help="idempotency key: a second job with the same key is the first one")
     retry = add("retry", _retry, "Give dead letters another run, each at most once.")
@@ -264,7 +273,9 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     if queue is None:
         raise ConfigError([f"Which queue is {arguments.type!r} for? Name it with --queue."])
     try:
-        data = read_json(arguments.data)
+        # What stands on a command line can be read by everybody on the machine.
+        given = await asyncio.to_thread(sys.stdin.read) if arguments.data == "-" else arguments.data
+        data = read_json(given)
     except ValueError as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)

@@ -1,7 +1,7 @@
 """The only file that logs and counts: it turns the facts of `events.py` into one line each, without secrets.
 
 On a terminal a line reads as a sentence; elsewhere it is one JSON object, with the same sentence as `message` and each
-fact under its own name. Foreign libraries' warnings go through the same redaction.
+fact under its own name. Lines of handlers and warnings of libraries go through the same redaction.
 """
 
 import json
@@ -199,27 +199,35 @@ class Metrics:
 
 
 def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
-    """Sends all log lines of the process to `stream`: ours, and other libraries' warnings."""
+    """Sends all log lines of the process to `stream`: ours, those of handlers, and other libraries' warnings."""
     logger.remove()
     write = _sentence if stream.isatty() else _json
 
     def sink(message: "Message") -> None:
-        stream.write(write(message))
-        stream.flush()
+        record = message.record
+        if record["name"] != __name__:  # a line of a handler
+            record["message"] = _harmless(redactor.text(record["message"]))
+            record["extra"] = {name: _fact(value, redactor) for name, value in record["extra"].items()}
+        try:
+            stream.write(write(message))
+            stream.flush()
+        except Exception as error:  # noqa: BLE001 - loguru would print the whole record
+            sys.stderr.write(f"could not write a log line: {type(error).__name__}\n")
 
     # diagnose would print the values of local variables, payloads and keys among them
     logger.add(sink, level=level, format="{message}", colorize=False, diagnose=False, backtrace=False)
+    logging.raiseExceptions = False  # it would print the words of a line that cannot be put together
     logging.basicConfig(handlers=[_Foreign(redactor.text)], level=logging.WARNING, force=True)
-    for name in _QUOTE_WHAT_THEY_CARRY:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Foreign(logging.Handler):
     """Other libraries' log records, redacted. Their tracebacks are left out: they may quote what they carried."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
-        super().__init__()
+        # Below that they quote what they send and receive, and a handler may have switched it on.
+        super().__init__(logging.WARNING)
         self._redact = redact
+        self.addFilter(lambda record: record.name.partition(".")[0] not in _QUOTE_WHAT_THEY_CARRY)
 
     def emit(self, record: logging.LogRecord) -> None:
         level = (
@@ -246,6 +254,11 @@ def _json(message: "Message") -> str:
     record = message.record
     words = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
     return json.dumps(words | record["extra"], default=str, ensure_ascii=False) + "\n"
+
+
+def _fact(value: object, redactor: Redactor) -> object:
+    """What a handler bound to its line: numbers as they are, all else as text."""
+    return value if isinstance(value, int | float | None) else _harmless(redactor.text(str(value)))
 
 
 def _harmless(text: str) -> str:

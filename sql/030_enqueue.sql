@@ -76,9 +76,20 @@ begin
             hint = 'Nothing was enqueued. Call again.';
     end if;
     return coalesce(answer, '[]');
-exception when deadlock_detected or serialization_failure then
-    raise exception using
-        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+exception
+    when deadlock_detected or serialization_failure then
+        raise exception using
+            errcode = 'PT503',
+            message = 'met another transaction: ' || sqlerrm,
+            hint = 'Nothing was changed. Call again.';
+    when invalid_parameter_value then
+        raise;
+    -- Said again without what it quotes: the server writes an error that gets out into its log, with the
+    -- failing row.
+    when data_exception then
+        raise exception using errcode = sqlstate, message = regexp_replace(sqlerrm, '".*"', '"…"');
+    when integrity_constraint_violation then
+        raise exception using errcode = sqlstate, message = sqlerrm;
 end
 $$;
 

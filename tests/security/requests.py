@@ -7,8 +7,6 @@ from typing import Any, cast
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-Bytes = SearchStrategy[bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -108,7 +106,7 @@ _HEADERS = (
     b"Connection: keep-alive", b"Connection: Upgrade\r\nUpgrade: websocket", b"Upgrade: h2c", b"Via: 1.1 x", b"A:",
     b"Accept-Encoding: gzip, br", b"Content-Type: text/plain", b"Transfer-Encoding: chunked", b"Cookie: a=b; c",
     b"Content-Length: 0", b"X: " + b"y" * 9000, b": x", b"Bad Header: x", b" folded", b"X: a\x00b", b"X: \r y",
-    b"X-Forwarded-For: 1.2.3.4", b"Range: bytes=0-1", b"If-Match: *", b"Trailer: X", b"TE: trailers",
+    b"X-Forwarded-For: 1.2.3.4", b"Range: bytes=0-1", b"If-Match: *", b"Trailer: X", b"Keep-Alive: 5",
 )  # fmt: skip
 
 
