@@ -29,7 +29,7 @@ USUAL = 500
 COUNT = int(os.environ.get("PULSE_REQUESTS", USUAL))
 TOGETHER = 10
 """So many clients at once, each with a conversation of its own: what never comes is waited for together."""
-QUICK = Patience(request=timedelta(seconds=0.2), body=timedelta(seconds=0.2), idle=timedelta(seconds=0.05))
+QUICK = Patience(request=timedelta(seconds=1), body=timedelta(seconds=1), idle=timedelta(seconds=0.05))
 KNOWN = {200, 201, 400, 401, 403, 404, 405, 408, 413, 415, 417, 422, 431}
 """Every status that this door may answer while the database answers; 408 only to whoever has not sent it all."""
 
