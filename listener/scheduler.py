@@ -52,10 +52,10 @@ class Schedule:
         return now - (now - midnight) % self.every
 
     def job(self, slot: datetime) -> NewJob:
-        """The row of one slot."""
-        return NewJob(
-            self.queue, self.type, {}, idempotency_key=f"{self.type}@{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
-        )
+        """The row of one slot. It is due at the slot, by the database's clock: a machine whose own is ahead puts it in
+        too early, and it has to wait, since nobody would put it in again when its time has come."""
+        key = f"{self.type}@{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+        return NewJob(self.queue, self.type, {}, run_at=slot, idempotency_key=key)
 
 
 SCHEDULES = (

@@ -187,7 +187,8 @@ class Store:
         except TimeoutError as error:
             raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise StoreUnavailable(f"{function}: no connection ({type(error).__name__})") from error
+            text = f"{function}: no connection ({type(error).__name__})"
+            raise StoreUnavailable(text, was_sent=False) from error
         except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a host that cannot be a name
             raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
         if response.status < 300:

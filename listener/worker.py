@@ -182,7 +182,7 @@ class Worker:
                 await self._not_answered(error, ended, request)
             return []
         except StoreUnavailable as error:
-            self._unsure |= request is not None
+            self._unsure |= request is not None and error.was_sent
             await self._not_answered(error, ended, request)
             return []
         self._answered()

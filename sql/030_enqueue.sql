@@ -7,6 +7,7 @@
 -- Callers: producers and the scheduler, over RPC.
 -- Guarantees: a job whose (queue, idempotency_key) exists already is answered with the existing id and
 -- "created": false, so the call may be repeated. All or nothing: one refused job refuses the batch.
+-- A run_at of the past is now: below the floor a row would wait for the next sweep.
 -- Locks: a key that another transaction is just inserting is waited for; keys are taken in their order,
 -- so two batches cannot wait for each other.
 create function public.enqueue(jobs jsonb) returns jsonb
@@ -38,7 +39,7 @@ begin
         )
         select
             w.id, w.queue, w.type, coalesce(w.data, '{}'), w.user_id, coalesce(w.priority, 0),
-            coalesce(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key
+            greatest(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key
         from word as w
         order by w.idempotency_key, w.queue, w.id
         on conflict do nothing

@@ -147,7 +147,7 @@ async def nothing_is_due(acting: Acting) -> bool:
 async def test_a_handler_that_ignores_its_cancellation_costs_a_place_and_no_other_job(
     acting: Acting, start_worker: StartWorker, move_clock: MoveClock
 ) -> None:
-    """Its time-out does not end it, nor does the end of its process: that leaves without it, and its lease gives it back."""
+    """Nor does the end of its process end it: that leaves without it, and its lease gives it back."""
     (acting.folder / "impatient").touch()
     async with start_worker(tempo=SWEEPING | {"grace": 0.2}) as worker:
         (job,) = await acting.enqueue("ignore")
@@ -194,7 +194,7 @@ async def test_poison_at_the_head_of_the_queue_harms_nobody_behind_it(
 
         await until("the rest of the queue is done", are_done)
     rows = await acting.owner.fetch("select type, status, count(*) from jobs group by 1, 2")
-    assert {(type_, status): count for type_, status, count in rows if status not in {"completed"}} == {
+    assert {(type_, status): count for type_, status, count in rows if status != "completed"} == {
         ("act", "failed"): 2 * 5,
         ("act", "pending"): 5,
         ("nobodys", "pending"): 5,
