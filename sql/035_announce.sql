@@ -60,12 +60,12 @@ begin
             hint = 'Switch Realtime on in the dashboard, or listen to changes of tables, which needs nothing.';
     end if;
     for queue_table in
-        select format('public.%I', c.relname)
+        select c.relname
         from pg_catalog.pg_partition_tree('public.jobs') as p
         inner join pg_catalog.pg_class as c on c.oid = p.relid
         where c.relname <> 'jobs_unknown_queue'
     loop
-        execute format('drop trigger if exists announce_insert on %s', queue_table);
+        execute format('drop trigger if exists announce_insert on public.%I', queue_table);
         if enabled then
             perform public.announce_table(queue_table);
         end if;
@@ -80,14 +80,14 @@ $$;
 
 
 -- Makes one table's inserts be announced.
--- Callers: announce_by_broadcast, and create_queue when the other queues are announced. `name` is quoted already.
+-- Callers: announce_by_broadcast, and create_queue when the other queues are announced.
 create function public.announce_table(name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute format(
-        'create trigger announce_insert after insert on %s referencing new table as inserted '
+        'create trigger announce_insert after insert on public.%I referencing new table as inserted '
         'for each statement execute function public.announce_insert()', name
     );
 end
