@@ -29,6 +29,7 @@ from listener.config import (
     secrets_in,
 )
 from listener.errors import ConfigError, PulseError
+from listener.events import Deaf, Event, Unannounced
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
 from listener.keys import new_worker_key
 from listener.metrics import tell_on
@@ -304,6 +305,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         await store.heartbeat([], timedelta(seconds=1))
         print("✓ the REST API answers, the key is accepted and our functions are there")
         bells = {queue: Bell() for queue in queues}
+        troubles: list[str] = []
         subscription = Subscription(
             url=config.supabase_url,
             key=config.key,
@@ -313,18 +315,30 @@ async def _check(arguments: argparse.Namespace) -> int:
             worker_id=f"pulse-check-{time.time_ns()}",
             timings=Tempo().listening,
             by_broadcast=config.listens_to_broadcast,
-            emit=lambda _: None,
+            emit=lambda event: troubles.extend(_trouble(event)),
         )
         heard = await _hears(subscription, bells[queues[0]])
     if not heard:
         print(
-            f"✗ Realtime did not become ready within {_HEAR_SECONDS} s. Jobs still run, up to one sweep late."
+            f"✗ Realtime announced nothing within {_HEAR_SECONDS} s. Jobs still run, up to one sweep late."
             " Is Realtime on, and are the job tables in the publication supabase_realtime?",
+            *dict.fromkeys(troubles),
+            sep="\n  ",
             file=sys.stderr,
         )
         return 1
     print("✓ Realtime announces inserts")
     return 0
+
+
+def _trouble(event: Event) -> list[str]:
+    match event:
+        case Deaf(reason):
+            return [reason]
+        case Unannounced(problem):
+            return [problem]
+        case _:
+            return []
 
 
 async def _hears(subscription: Subscription, bell: Bell) -> bool:

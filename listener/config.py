@@ -99,7 +99,7 @@ class Timings:
     canary: timedelta = timedelta(seconds=15)
     """Between two canaries, give or take a fifth; the first follows "Subscribed" at once."""
     canary_back: timedelta = timedelta(seconds=5)
-    """How long a canary may take from the database's answer until it is heard."""
+    """How long the database may take to answer a canary, and as long again the canary to be heard."""
     recycle: timedelta = timedelta(hours=23)
     """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
     close: timedelta = timedelta(milliseconds=500)

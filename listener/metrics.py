@@ -106,6 +106,11 @@ class Metrics:
                         **tries,
                         retry_in_seconds=_seconds(retry_in),
                     )
+            case e.Unannounced(problem):
+                self._log(
+                    "WARNING",
+                    f"PULSE_LISTEN is broadcast, but {clean(problem)} Until then sweeps find the jobs",
+                )
             case e.Unavailable(call, reason, retry_in):
                 self.counts["calls not answered"] += 1
                 if tries := self._tries(call, reason):

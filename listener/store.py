@@ -151,9 +151,12 @@ class Store:
 
         return await self._call("replay", {"failed_job_ids": failed_job_ids}, read)
 
-    async def canary(self, token: str) -> None:
-        """Inserts a row that Realtime should announce to the holder of `token`."""
-        await self._call("canary", {"token": token}, lambda _: None)
+    async def canary(self, token: str) -> str | None:
+        """Inserts a row that Realtime should announce to the holder of `token`. Answers what keeps the database from
+        broadcasting it, with the mend, if anything does."""
+        return await self._call(
+            "canary", {"token": token}, lambda said: cast("dict[str, str | None]", said).get("unannounced")
+        )
 
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {

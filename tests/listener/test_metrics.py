@@ -122,6 +122,7 @@ EVENTS: list[e.Event] = [
     e.AttemptStopped(JOB, "drain"),
     e.Hearing(SECONDS),
     e.Deaf("closed", SECONDS),
+    e.Unannounced("inserts into jobs are not announced."),
     e.Unavailable("broker", f"HTTP 503 {SECRET}", SECONDS),
     e.Available("broker", SECONDS),
     e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),

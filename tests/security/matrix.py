@@ -79,6 +79,7 @@ FUNCTIONS: Final = {
     "guard_queue_table":        "-    -    -     -       -",
     "open_to_producers":        "-    -    -     -       -",
     "open_to_workers":          "-    -    -     -       -",
+    "announce_problem":         "-    -    -     -       -",
     "announce_by_broadcast":    "-    -    -     -       -",
     "announce_table":           "-    -    -     -       -",
     "announce_insert":          ".    .    .     .       .",
