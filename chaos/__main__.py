@@ -5,6 +5,7 @@ Exit codes: 0 every invariant holds · 1 one is broken · 2 wrong words.
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         project=arguments.jobs_from.resolve(),
         sabotage=arguments.sabotage,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then either
     try:
         report = asyncio.run(storm(plan, _say))
     except ConfigError as error:
@@ -57,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=_positive, default=2.0, help="how long the storm lasts (default: 2)"
     )
-    parser.add_argument("--jobs", type=int, default=12_000, help="how many jobs it has (default: 12000)")
-    parser.add_argument("--workers", type=int, default=3, help="worker processes at once (default: 3)")
+    parser.add_argument("--jobs", type=_count, default=12_000, help="how many jobs it has (default: 12000)")
+    parser.add_argument("--workers", type=_count, default=3, help="worker processes at once (default: 3)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed has the same weather (default: 1)")
     parser.add_argument("--lease", type=_positive, default=10.0, metavar="S", help="seconds (default: 10)")
     parser.add_argument("--sweep", type=_positive, default=2.0, metavar="S", help="seconds (default: 2)")
@@ -100,6 +102,12 @@ def _file(text: str) -> Path:
     if not (file := Path(text)).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return file
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("a number above 0")
+    return number
 
 
 def _positive(text: str) -> float:

@@ -36,6 +36,8 @@ class Change(NamedTuple):
     run_at: float | None
     worker_id: str | None
     outcome: str | None
+    lease_over: bool | None = None
+    """Whether the lease that it had before had run out."""
 
 
 class JobRow(NamedTuple):
@@ -128,7 +130,8 @@ async def from_database(connection: Connection, evidence: Evidence) -> None:
     """Reads the history and the tables."""
     changes = await connection.fetch(
         "select job_id, extract(epoch from at)::float8, before, after, attempt_before, attempt, uncounted_before,"
-        " uncounted, max_attempts, extract(epoch from run_at)::float8, worker_id, outcome from chaos.history order by n"
+        " uncounted, max_attempts, extract(epoch from run_at)::float8, worker_id, outcome,"
+        " lease_over from chaos.history order by n"
     )
     evidence.changes = _by_job(Change(*row) for row in changes)
     jobs = await connection.fetch(

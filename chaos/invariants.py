@@ -144,6 +144,13 @@ def doubled_effects_lost_their_lease(evidence: Evidence) -> Iterator[Breach]:
                 )
 
 
+def leases_are_respected(evidence: Evidence) -> Iterator[Breach]:
+    """An attempt was ended in the name of a vanished worker only when its lease had run out."""
+    for job_id, change in _changes(evidence):
+        if change.outcome == "vanished" and change.before == "running" and not change.lease_over:
+            yield Breach(job_id, f"attempt {change.attempt_before} was taken away while its lease held")
+
+
 def stale_outcomes_are_stale(evidence: Evidence) -> Iterator[Breach]:
     """An outcome was refused as stale only when its attempt had ended before.
 
@@ -250,6 +257,7 @@ INVARIANTS: tuple[Check, ...] = (
     attempts_have_no_gaps,
     states_follow_the_diagram,
     doubled_effects_lost_their_lease,
+    leases_are_respected,
     stale_outcomes_are_stale,
     retries_stay_within_allowance,
     dead_letters_are_complete,

@@ -70,7 +70,7 @@ def evidence() -> Evidence:
             TWICE: [
                 change(TWICE, 1.0, None, "pending", 0),
                 change(TWICE, 2.0, "pending", "running", 1),
-                change(TWICE, 5.0, "running", "pending", 1, outcome="vanished"),
+                change(TWICE, 5.0, "running", "pending", 1, outcome="vanished")._replace(lease_over=True),
                 change(TWICE, 6.0, "pending", "running", 2, pid=2),
                 change(TWICE, 8.0, "running", "completed", 2, outcome="completed"),
             ],
@@ -189,6 +189,12 @@ BROKEN: list[tuple[str, str, int | None, Break]] = [
         "done twice without a lost lease",
         TWICE,
         lambda e: with_change(e, TWICE, 2, outcome="retry"),
+    ),
+    (
+        "leases_are_respected",
+        "taken away too early",
+        TWICE,
+        lambda e: with_change(e, TWICE, 2, lease_over=False),
     ),
     (
         "stale_outcomes_are_stale",
