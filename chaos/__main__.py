@@ -32,7 +32,6 @@ def main(words: Sequence[str] | None = None) -> int:
         project=arguments.jobs_from.resolve(),
         sabotage=arguments.sabotage,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then either
     try:
         report = asyncio.run(storm(plan, _say))
     except ConfigError as error:
@@ -118,4 +117,5 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then either
     sys.exit(main())
