@@ -1,6 +1,7 @@
 """A process put together: it works, tells how it is, and ends as it promised."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -89,6 +90,9 @@ async def test_it_works_and_says_so(gateway: Gateway, owner: Connection) -> None
         await until("it is done", lambda: process.counts.get("completed") == 1)
         assert facts()["queues"] == {QUEUE: {"running": 0, "places": 5}}
         assert facts()["worker_id"] == process.service.worker_id
+        gateway.realtime.acts.announce_again()
+        await until("the gap is counted", lambda: "'gaps': 1" in str(facts()["realtime"]))
+        assert re.search(r"'deaf_seconds': \d+\.\d+", str(facts()["realtime"]))
     assert await owner.fetchval("select woken_by from jobs") == "realtime"
 
 
