@@ -127,6 +127,7 @@ EVENTS: list[e.Event] = [
     e.Available("broker", SECONDS),
     e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),
     e.SlotWithoutHandler("aggregate", "alerts"),
+    e.StoodStill(SECONDS, "/app/handlers/broker/execute_order.py:12 in execute_order"),
     e.Swallowed("door", OSError(f"{SECRET} in\nthree\nlines")),
     e.Draining(3, SECONDS),
     e.Drained(SECONDS, 1, 0),
