@@ -166,7 +166,11 @@ async def test_a_disk_that_does_not_answer_is_not_waited_for(
     journal: Journal, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hangs = threading.Event()
-    monkeypatch.setattr("os.fsync", lambda _: hangs.wait(30))
+
+    def still(_: int) -> None:
+        hangs.wait(30)
+
+    monkeypatch.setattr("os.fsync", still)
     monkeypatch.setattr(room, "_PATIENCE_SECONDS", 0.05)
     try:
         await journal.keep([ended(1, Completed())])
