@@ -357,7 +357,7 @@ FAULTS: dict[str, Fault] = {
         Harm.MISSES,
         end=has_few_events,
         known=False,
-        lasts=True,
+        gap=False,
     ),
     "a missing event": Fault(
         "missing, doubled and late events", loses_an_event, Harm.MISSES, known=False, gap=False
