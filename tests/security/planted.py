@@ -99,7 +99,7 @@ from listener import Cancel, Job, Payload, Queue, Reject, RetryAfter, Snooze, ha
 
 
 class Leak(Payload):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=False)
 
     how: str
 
@@ -273,7 +273,8 @@ async def leak(payload: Leak, *, job: Job, db: Database) -> object:
             await asyncio.wait(KEPT)
             KEPT.clear()
             Thrown(all_of_it)
-            asyncio.get_running_loop().call_soon(raises, all_of_it)
+            for text in known:
+                asyncio.get_running_loop().call_soon(raises, text)
             gc.collect()
         case "database":
             logging.getLogger("httpx").setLevel(logging.DEBUG)
