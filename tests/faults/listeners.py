@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -263,7 +262,6 @@ class Bare:
 @asynccontextmanager
 async def bare_listening(stage: Stage) -> AsyncIterator[Bare]:
     """The official client, with quick retries, that hears."""
-    logging.getLogger("realtime").setLevel(logging.CRITICAL)
     client = AsyncRealtimeClient(
         f"{stage.gateway.url}/realtime/v1",
         LOCAL.service_role,
