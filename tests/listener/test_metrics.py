@@ -252,6 +252,19 @@ def test_a_line_that_cannot_be_written_costs_nothing_but_itself(
     assert capsys.readouterr().err == "could not log Deaf: RuntimeError\n"
 
 
+def test_a_line_for_which_there_is_no_place_is_not_printed_elsewhere(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    tell_on(Full(), Redactor())
+    Metrics(Redactor())(e.Deaf("closed by Alice", SECONDS))
+    logger.error("mail to Alice")
+    assert capsys.readouterr().err == 2 * "could not write a log line: OSError\n"
+
+
 def test_lines_of_handlers_are_redacted_with_what_they_bind(stream: io.StringIO) -> None:
     tell_on(stream, Redactor([SECRET]))
     as_handler = {"__name__": "handlers.alerts.email", "logger": logger, "secret": SECRET}
