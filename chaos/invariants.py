@@ -152,24 +152,25 @@ def leases_are_respected(evidence: Evidence) -> Iterator[Breach]:
 
 
 def stale_outcomes_are_stale(evidence: Evidence) -> Iterator[Breach]:
-    """An outcome was refused as stale only when its attempt had ended before.
+    """An outcome was refused as stale only when its attempt had ended before, and otherwise than by this outcome.
 
-    An outcome that was recorded, whose answer was lost and whose job has run again since is refused too, when it is
-    told once more.
+    One that was recorded, whose answer was lost and whose job has run again since is refused too, when it is told
+    once more: by then nobody can tell.
     """
     for one in evidence.stale:
-        ended = [
+        changes = evidence.changes.get(one.job_id, ())
+        since = [
             change
-            for change in evidence.changes.get(one.job_id, ())
-            if change.before == "running"
-            and change.after != "running"
-            and change.attempt_before == one.attempt
+            for change in changes
+            if change.before == "running" and change.attempt_before == one.attempt
         ]
-        if not ended:
+        since += [change for change in changes if (change.attempt or 0) > one.attempt]
+        before = [change for change in since if change.at <= one.at]
+        if not before:
             yield Breach(one.job_id, f"the outcome of attempt {one.attempt} was refused while it was live")
-        elif ended[0].at > one.at:
+        elif before[0].outcome == one.kind and len(before) == 1:
             yield Breach(
-                one.job_id, f"the outcome of attempt {one.attempt} was refused before its lease was lost"
+                one.job_id, f"the outcome of attempt {one.attempt} was refused, and had been recorded"
             )
 
 

@@ -209,6 +209,12 @@ BROKEN: list[tuple[str, str, int | None, Break]] = [
         lambda e: without_changes(replace(e, stale=[Stale(DONE, 1, "completed", 4.0)]), DONE, 2),
     ),
     (
+        "stale_outcomes_are_stale",
+        "refused although it was the one that was recorded",
+        DONE,
+        lambda e: replace(e, stale=[Stale(DONE, 1, "completed", 4.0)]),
+    ),
+    (
         "retries_stay_within_allowance",
         "one attempt too many",
         TWICE,
