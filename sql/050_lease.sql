@@ -168,36 +168,37 @@ begin
     ),
 
     known as materialized (
-        select
-            w.id,
-            j.queue,
-            case j.status when 'pending' then 'cancelled' when 'running' then 'asked' else 'unchanged' end as answer
+        select w.id, j.id is not null as is_open
         from word as w
         left join lateral (
-            select locked.queue, locked.status
+            select locked.id
             from public.jobs as locked
-            where locked.id = w.id
+            where locked.id = w.id and locked.status in ('pending', 'running')
             for no key update
         ) as j on true
     ),
 
+    -- By the status that this very change meets, and answered by what came of it: what the look above saw of
+    -- a row that was being claimed in the same moment has been seen to be older.
     changed as (
         update public.jobs as j
         set
-            status = case k.answer when 'cancelled' then 'cancelled' else j.status end,
-            finished_at = case k.answer when 'cancelled' then now_at end,
+            status = case j.status when 'pending' then 'cancelled' else j.status end,
+            finished_at = case j.status when 'pending' then now_at end,
             cancel_requested = true,
             updated_at = now_at
         from known as k
-        where k.answer <> 'unchanged' and j.id = k.id
+        where k.is_open and j.id = k.id and j.status in ('pending', 'running')
+        returning j.id, j.status
     )
 
     select jsonb_build_object(
-        'cancelled', coalesce(jsonb_agg(k.id) filter (where k.answer = 'cancelled'), '[]'),
-        'asked', coalesce(jsonb_agg(k.id) filter (where k.answer = 'asked'), '[]'),
-        'unchanged', coalesce(jsonb_agg(k.id) filter (where k.answer = 'unchanged'), '[]')
+        'cancelled', coalesce(jsonb_agg(k.id) filter (where c.status = 'cancelled'), '[]'),
+        'asked', coalesce(jsonb_agg(k.id) filter (where c.status = 'running'), '[]'),
+        'unchanged', coalesce(jsonb_agg(k.id) filter (where c.id is null), '[]')
     ) into answer
-    from known as k;
+    from known as k
+    left join changed as c on k.id = c.id;
     return answer;
 exception when deadlock_detected or serialization_failure then
     raise exception using
