@@ -178,8 +178,9 @@ begin
         ) as j on true
     ),
 
-    -- By the status that this very change meets, and answered by what came of it: what the look above saw of
-    -- a row that was being claimed in the same moment has been seen to be older.
+    -- By the status that this very change meets, and answered by what came of it. An UPDATE first writes over
+    -- the row as its snapshot has it, and checks the constraints of that, before it notices a newer version
+    -- and does it again. What the look above knows of the newer one, written over the older, would be refused.
     changed as (
         update public.jobs as j
         set
