@@ -73,6 +73,8 @@ class Claim:
     """How long the oldest claimed job had been due."""
     lost_retried: int
     lost_dead: int
+    lost_refused: int
+    """Those that stay as they are until a rule of the database's own lets them end."""
     unknown_types: Mapping[str, int]
 
 
@@ -291,6 +293,7 @@ def _claim(said: _ClaimJson) -> Claim:
         waited=_duration(said["waited_seconds"]) or timedelta(),
         lost_retried=said["lost"]["retried"],
         lost_dead=said["lost"]["dead"],
+        lost_refused=said["lost"].get("refused", 0),
         unknown_types=said["unknown_types"] or {},
     )
 

@@ -318,6 +318,9 @@ class Worker:
         if request.sweep:
             self._sweep_at = now + self._tempo.sweep.total_seconds()
             self._emit(UnknownTypes(self.queue, claim.unknown_types))
+        if claim.lost_refused:
+            reason = f"jobs whose worker vanished and that the database refuses to end: {claim.lost_refused}"
+            self._emit(Unavailable(f"sweeps of {self.queue}", reason, self._tempo.sweep))
         if claim.lost_retried or claim.lost_dead:
             self._emit(AttemptsLost(self.queue, claim.lost_retried, claim.lost_dead))
         if claim.jobs:

@@ -217,9 +217,11 @@ $$;
 
 
 -- Ends the attempts of a queue whose lease ran out, as a retry with the error class WorkerVanished.
--- Callers: claim, on sweeps. Answers {"retried": n, "dead": n}.
+-- Callers: claim, on sweeps. Answers {"retried": n, "dead": n}, and "refused": n when there are such.
 -- Guarantees: a job that kills its workers is a counted attempt each time, so it ends as a dead letter;
 -- a worker that was only slow gets "stale" for its outcome. At most 1000 per sweep.
+-- One whose end a rule of somebody's own refuses (a trigger, a constraint) is left for the next sweep, and
+-- holds up neither the others nor the claim.
 --
 -- When the next attempt is due. A worker that vanished is mostly no fault of its jobs: they are due at once,
 -- having waited for their lease already. But among them may be the one that killed it, and all of them
@@ -234,6 +236,8 @@ as $$
 declare
     outcomes jsonb;
     answers json;
+    alone json;
+    refused integer := 0;
 begin
     with lost as materialized (
         select
@@ -284,12 +288,33 @@ begin
         return '{"retried": 0, "dead": 0}';
     end if;
 
-    answers := public.record_outcomes(outcomes);
+    begin
+        answers := public.record_outcomes(outcomes);
+    exception
+        when deadlock_detected or serialization_failure then
+            raise;
+        when others then
+            answers := '[]';
+            for n in 0..jsonb_array_length(outcomes) - 1 loop
+                begin
+                    alone := public.record_outcomes(jsonb_build_array(outcomes -> n));
+                    answers := answers::jsonb || alone::jsonb;
+                exception
+                    when deadlock_detected or serialization_failure then
+                        raise;
+                    when others then
+                        refused := refused + 1;
+                        raise warning
+                            'job %, whose worker vanished, cannot be ended: %', outcomes -> n ->> 'id', sqlerrm;
+                end;
+            end loop;
+    end;
+
     return (
         select jsonb_build_object(
             'retried', count(*) filter (where a.words ->> 'status' = 'pending'),
             'dead', count(*) filter (where a.words ->> 'status' = 'failed')
-        )
+        ) || case when refused > 0 then jsonb_build_object('refused', refused) else '{}' end
         from json_array_elements(answers) as a (words)
     );
 end

@@ -311,3 +311,18 @@ async def test_an_outcome_that_stays_refused_does_not_hold_up_its_queue(
         await until("the others are done", lambda: {one.ended.ref.id for one in shop.finished} == set(ids))
         await owner.execute("drop trigger broken on failed_jobs")
         await shop.finishes(6)
+
+
+async def test_a_vanished_job_that_cannot_be_ended_is_told_of(gateway: Gateway, owner: Connection) -> None:
+    await owner.execute(
+        "create function public.broken() returns trigger language plpgsql as"
+        " $$ begin raise exception 'alerting is down'; end $$;"
+        " create trigger broken before insert on failed_jobs for each row execute function public.broken()"
+    )
+    await owner.execute("insert into maintenance_jobs (type, max_attempts) values ('other', 1)")
+    await owner.fetchval("select claim('maintenance', array['other'], 1, 0.001, 'dead-worker', 'free')")
+    async with working(gateway) as shop:
+        await shop.has_looked()
+    assert [(one.call, one.reason) for one in shop.told.of(Unavailable)] == [
+        ("sweeps of maintenance", "jobs whose worker vanished and that the database refuses to end: 1")
+    ]

@@ -51,6 +51,30 @@ async def test_a_row_that_somebody_has_locked_costs_no_other_its_lease(
     assert (await server.heartbeat(locked, other))["cancel"] == [[locked["id"], 1]]
 
 
+async def test_a_vanished_attempt_whose_end_is_refused_holds_up_neither_the_others_nor_the_claim(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    """A trigger of somebody's own, which raises whatever it likes."""
+    await owner.execute(
+        "create function public.broken() returns trigger language plpgsql as"
+        " $$ begin raise exception 'alerting is down'; end $$;"
+        " create trigger broken before insert on failed_jobs for each row execute function public.broken()"
+    )
+    await server.insert(max_attempts=1)
+    await server.insert()
+    last, retried = (await server.claim(lease_seconds=5))["jobs"]
+    await move_clock(timedelta(seconds=6))
+    fresh = await server.insert()
+
+    answer = await server.claim(sweep=True)
+
+    assert answer["lost"] == {"retried": 1, "dead": 0, "refused": 1}
+    assert [(job["id"], job["attempt"]) for job in answer["jobs"]] == [(fresh, 1), (retried["id"], 2)]
+    assert (await server.row(last["id"]))["status"] == "running"
+    await owner.execute("drop trigger broken on failed_jobs")
+    assert (await server.claim(sweep=True))["lost"] == {"retried": 0, "dead": 1}
+
+
 async def test_a_heartbeat_names_what_is_no_longer_the_workers(server: Calls, move_clock: MoveClock) -> None:
     for _ in range(3):
         await server.insert()
