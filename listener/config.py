@@ -139,6 +139,11 @@ class Tempo:
     """The first pause when the REST API does not answer; doubles up to ten times this."""
     listening: Timings = Timings()
 
+    @property
+    def calm_after_outage(self) -> timedelta:
+        """How long nobody sweeps when the database is back, so that all can renew first."""
+        return self.reconnect * 10 + self.sweep
+
 
 def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()) -> Config:
     """Builds the Config, or raises ConfigError that names every missing or wrong variable and where to find it."""

@@ -37,15 +37,25 @@ async def keep_leases(workers: Sequence[Worker], store: Store, tempo: Tempo, emi
         except StoreError as error:
             away_since = away_since or time.monotonic()
             pause = hurry
+            _hold_sweeps(workers, away_since, tempo, tempo.lease / 2)
             emit(Unavailable("leases", str(error), timedelta(seconds=pause)))
             continue
         pause = calm
         if away_since is not None:
+            _hold_sweeps(workers, away_since, tempo, tempo.calm_after_outage)
             emit(Available("leases", timedelta(seconds=time.monotonic() - away_since)))
             away_since = None
         by_job = {(ref.id, ref.attempt): ref for ref in held}
         for stop, named in ((Stop.LOST, beat.lost), (Stop.CANCEL, beat.cancel)):
             _stop(stop, [by_job[one] for one in named if one in by_job], held)
+
+
+def _hold_sweeps(workers: Sequence[Worker], away_since: float, tempo: Tempo, wait: timedelta) -> None:
+    """Of those that are full: the others have made calls of their own, and know."""
+    if time.monotonic() - away_since > tempo.lease.total_seconds() / 2:
+        for worker in workers:
+            if worker.is_full:
+                worker.hold_sweeps(wait)
 
 
 def _stop(why: Stop, refs: Sequence[AttemptRef], held: dict[AttemptRef, Worker]) -> None:

@@ -126,6 +126,10 @@ class Worker:
         return min(self._places - len(self.running), _MOST_WAITING - len(self._outbox))
 
     @property
+    def is_full(self) -> bool:
+        return self._free <= 0
+
+    @property
     def problem(self) -> str | None:
         """Why this queue is not being worked on, or None while it is."""
         for trouble in (self._calls, self._outcomes):
@@ -150,6 +154,10 @@ class Worker:
         for attempt in list(self.running.values()):
             if attempt.is_overdue:
                 attempt.stop(Stop.OVERDUE)
+
+    def hold_sweeps(self, wait: timedelta) -> None:
+        """The others have to renew first. One that is full makes no calls, and hears of an outage by the beats."""
+        self._no_sweep_before = time.monotonic() + wait.total_seconds()
 
     async def keep(self) -> None:
         """Everything that is not recorded yet outlives this process, where there is a disk for it."""
@@ -299,8 +307,7 @@ class Worker:
         self._looked = True
         if (away := self._calls.ends()) is not None:
             if away > self._tempo.lease / 2:
-                wait = self._tempo.reconnect * 10 + self._tempo.sweep
-                self._no_sweep_before = time.monotonic() + wait.total_seconds()
+                self.hold_sweeps(self._tempo.calm_after_outage)
             self._emit(Available(self.queue, away))
 
     # -- run -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from listener.config import Tempo
 from listener.events import AttemptsLost, AttemptStopped, Available, Unavailable
 from listener.heartbeat import keep_leases
 from listener.jobs import WokenBy
+from listener.outcomes import Answer
 from tests.listener.working import QUICK, Connection, Gate, MoveClock, Shop, row, runs, working
 from tests.waiting import until
 
@@ -106,6 +107,34 @@ async def test_an_unanswered_beat_is_told_and_repeated(gateway: Gateway, owner: 
         await shop.finishes(1)
     assert [event.call for event in shop.told.of(Unavailable)] == ["leases"] * 2
     assert [event.call for event in shop.told.of(Available)] == ["leases"]
+
+
+async def test_a_full_worker_learns_of_an_outage_from_its_beats_and_does_not_sweep_right_after(
+    gateway: Gateway, owner: Connection, move_clock: MoveClock
+) -> None:
+    """It makes no calls of its own, and what others run has to be renewed first."""
+    tempo = Tempo(
+        lease=timedelta(seconds=0.3), sweep=timedelta(seconds=0.01), reconnect=timedelta(seconds=0.2)
+    )
+    gate, last = Gate(), Gate()
+    async with (
+        working(gateway, runs(gate.gated), worker_id="other") as other,
+        working(gateway, runs(last.gated, name="last"), places=1, tempo=tempo, worker_id="full") as full,
+        beating(full, tempo=tempo),
+    ):
+        await other.job("gated")
+        await full.job("last")
+        await until("both run", lambda: gate.inside == last.inside == 1)
+        gateway.faults.rest.plan("status", "heartbeat", times=None)
+        await until("half a lease is over", lambda: len(full.told.of(Unavailable)) >= 3)
+        await move_clock(timedelta(seconds=61))
+        gateway.faults.rest.clear()
+        last.open.set()
+        await full.finishes(1)
+        other.bell.ring(WokenBy.JOINED)
+        gate.open.set()
+        assert (await other.finishes(1)).recorded.answer is Answer.RECORDED
+    assert not full.told.of(AttemptsLost)
 
 
 async def test_all_queues_of_a_process_share_a_beat(gateway: Gateway) -> None:
