@@ -1,7 +1,7 @@
 """What Stripe tells: receives its webhooks, and brings subscriptions and payments to where Stripe says they are.
 
 An event is only a hint. The job notes it, looks the object up at Stripe and has one SQL function write what was found
-and end the event (`sql/200_payment.sql` explains why doubled, late and reordered events are harmless that way). All
+and end the event (`sql/210_stripe.sql` explains why doubled, late and reordered events are harmless that way). All
 writes are in our database and may be repeated; Stripe is only read. So a crash anywhere costs a repetition, no more.
 """
 
