@@ -56,7 +56,7 @@ create table public.subscriptions (
     notice_stage smallint not null default 0 check (notice_stage between 0 and 5),
     created_at timestamptz not null default public.clock_now(),
     updated_at timestamptz not null default public.clock_now(),
-    constraint "a subscription that we bill needs its period, interval and anchor day" check (
+    constraint "our own subscription needs a period, interval and anchor day" check (
         payment_method = 'stripe'
         or (current_period_end is not null and billing_interval is not null and anchor_day is not null)
     ),
@@ -124,8 +124,8 @@ create table public.payments (
 );
 create index payments_by_user on public.payments (user_id, created_at desc);
 
--- Access: users read their own and write nothing; a service key reads all, and writes through the functions of the files
--- that follow.
+-- Access: users read their own and write nothing; a service key reads all, and writes through the functions of the
+-- files that follow.
 
 alter table public.subscription_tiers enable row level security;
 alter table public.billing_customers enable row level security;
