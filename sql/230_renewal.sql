@@ -322,6 +322,9 @@ begin
         'enqueued', (select count(*) from jsonb_array_elements(answer) as a (job) where (a.job -> 'created')::boolean),
         'more', found >= sweep_renewals.max_jobs
     );
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 

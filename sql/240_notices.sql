@@ -51,23 +51,27 @@ $$;
 create function public.alert_payer(
     job_key text, user_id uuid, alert_type text, title text, message text, metadata jsonb
 ) returns jsonb
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-select jsonb_build_object('alert_job_id', made -> 0 -> 'id')
-from public.enqueue(jsonb_build_array(jsonb_build_object(
-    'queue', 'alerts',
-    'type', 'notify',
-    'user_id', alert_payer.user_id,
-    'data', jsonb_build_object(
+begin
+    return jsonb_build_object('alert_job_id', public.enqueue(jsonb_build_array(jsonb_build_object(
+        'queue', 'alerts',
+        'type', 'notify',
         'user_id', alert_payer.user_id,
-        'alert_type', alert_payer.alert_type,
-        'title', alert_payer.title,
-        'message', alert_payer.message,
-        'metadata', alert_payer.metadata
-    ),
-    'idempotency_key', 'alert:' || alert_payer.job_key
-))) as made;
+        'data', jsonb_build_object(
+            'user_id', alert_payer.user_id,
+            'alert_type', alert_payer.alert_type,
+            'title', alert_payer.title,
+            'message', alert_payer.message,
+            'metadata', alert_payer.metadata
+        ),
+        'idempotency_key', 'alert:' || alert_payer.job_key
+    ))) #> '{0,id}');
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
 $$;
 
 alter table public.notification_preferences enable row level security;
