@@ -18,19 +18,25 @@ SUPABASE_URL = Setting("SUPABASE_URL", "Supabase dashboard, Project Settings, Da
 SUPABASE_SERVICE_ROLE_KEY = Setting(
     "SUPABASE_SERVICE_ROLE_KEY",
     "Supabase dashboard, Project Settings, API Keys (service_role or sb_secret_…)",
+    required=False,  # the process asks for it, unless it has the key of a worker
+)
+PULSE_WORKER_KEY = Setting("PULSE_WORKER_KEY", "`pulse worker-key` makes it", required=False)
+SUPABASE_PUBLISHABLE_KEY = Setting(
+    "SUPABASE_PUBLISHABLE_KEY", "Supabase dashboard, Project Settings, API Keys", required=False, secret=False
 )
 DATABASE_TIMEOUT_SECONDS = 10.0
 
 
-@resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY)
+@resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, PULSE_WORKER_KEY, SUPABASE_PUBLISHABLE_KEY)
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """The Supabase client. Its login session is never used: the key is the identity."""
+    """The Supabase client. Its login session is never used: the key is the identity, and a worker's goes first."""
+    worker_key = settings.get(PULSE_WORKER_KEY.name)
+    apikey = settings[SUPABASE_PUBLISHABLE_KEY.name if worker_key else SUPABASE_SERVICE_ROLE_KEY.name]
     async with HttpClient(timeout=DATABASE_TIMEOUT_SECONDS) as http:
-        yield await create_async_client(
-            settings[SUPABASE_URL.name],
-            settings[SUPABASE_SERVICE_ROLE_KEY.name],
-            AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http),
-        )
+        options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
+        if worker_key:
+            options.headers["Authorization"] = f"Bearer {worker_key}"
+        yield await create_async_client(settings[SUPABASE_URL.name], apikey, options)
 
 
 @resource(STRIPE_SECRET_KEY, STRIPE_API_BASE, STRIPE_WEBHOOK_SECRET_IN_JOBS)

@@ -9,9 +9,8 @@ How an attempt can be stopped, and what then counts:
     overdue   its time-out has passed, and it hangs     stands                      failed, to be retried
 
 A stop is a cancellation of the handler's task; the handler may clean up, and may finish all the same. It may be told
-again, and is then cancelled again; the first reason stands. Cancellation
-that nobody here asked for belongs to the process (a TaskGroup coming down) and passes through untouched; a handler
-that raises CancelledError by itself has failed.
+again, and is then cancelled again; the first reason stands. A cancellation that nobody here asked for passes through:
+the worker knows whether it is the process that comes down, or the handler's own doing, which is a failure.
 
 A handler that has returned has done its work: whatever is wrong with its result, the job is completed, without it.
 """
@@ -86,6 +85,12 @@ class Attempt:
             self._emit(AttemptStopped(self.job, why))
         if self._task is not None:
             self._task.cancel()
+
+    def cancelled_itself(self, error: asyncio.CancelledError) -> Outcome:
+        """What to record when a cancellation passed through `run` that was not the process's own."""
+        text = "The handler, or a library that it uses, cancelled its own task; nobody had asked to stop it."
+        stack = self._redactor.error(error, self.job.data).stack
+        return Retry(ErrorText("CancelledError", text, stack), self._delay())
 
     async def run(self) -> Outcome | None:
         """The outcome to record, or None when the job is no longer ours. Raises nothing but foreign cancellation."""

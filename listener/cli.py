@@ -1,4 +1,4 @@
-"""The `pulse` command: worker, web, migrate, enqueue, retry, check, dev.
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev.
 
 Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
 """
@@ -7,23 +7,29 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
+from types import FrameType
 from typing import TypeVar, cast
 
 from listener.config import (
     DATABASE_URL,
     DOOR_TOKEN,
+    JWT_SECRET,
     Config,
+    Tempo,
     process_environment,
     read_config,
 )
 from listener.errors import ConfigError, PulseError
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
+from listener.keys import new_worker_key
 from listener.metrics import tell_on
 from listener.migrate import migrate, migrations
 from listener.producer import enqueue_once, read_json
@@ -120,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("ids", metavar="ID", type=int, nargs="+", help="ids of rows in failed_jobs")
     check = add("check", _check, "Say whether this configuration works; exit code for CI.")
     check.add_argument("--queues", type=_names, help="as for `pulse worker`")
+    key = add(
+        "worker-key", _worker_key, "Print a key for workers, signed with the project's SUPABASE_JWT_SECRET."
+    )
+    key.add_argument(
+        "--days", type=int, default=365, metavar="N", help="how long it is good for (default: 365)"
+    )
     dev = add("dev", _dev, "The development stack, a Supabase on this machine: start, stop, reset, status …")
     dev.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="words for `python -m devstack`")
     return parser
@@ -189,9 +201,24 @@ async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str)
     loop.set_exception_handler(for_loop(service.metrics))
     tell_by_place(service.metrics)
     logging.captureWarnings(capture=True)
+    _on_signal(signal.SIGTERM, service.drain)
+    _on_signal(signal.SIGINT, service.stop)
     await service.run()
     leave_without_threads(threads)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:
+    """For good, unlike the loop's own handlers: a further signal must not turn a good end into a death by signal."""
+    loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop has closed: the end is near
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(number, handle)
 
 
 def _port(arguments: argparse.Namespace) -> tuple[int, bool]:
@@ -226,7 +253,7 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
-    async with connected(config.supabase_url, config.service_key, "pulse-enqueue") as store:
+    async with connected(config.supabase_url, config.key, "pulse-enqueue", apikey=config.apikey) as store:
         enqueued = await enqueue_once(store, job)
     print(enqueued.id)
     return 0
@@ -234,7 +261,7 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
 
 async def _retry(arguments: argparse.Namespace) -> int:
     config = read_config(process_environment())
-    async with connected(config.supabase_url, config.service_key, "pulse-retry") as store:
+    async with connected(config.supabase_url, config.key, "pulse-retry", apikey=config.apikey) as store:
         replayed, skipped = await store.replay(arguments.ids)
     for failed_job_id, job_id in replayed.items():
         print(f"✓ dead letter {failed_job_id}: job {job_id} runs again")
@@ -247,16 +274,18 @@ async def _check(arguments: argparse.Namespace) -> int:
     config, registry = _configured(arguments.queues, runs=True, listens=True)
     queues = arguments.queues or registry.queues
     print(f"✓ configuration, and handlers for {', '.join(queues)}")
-    async with connected(config.supabase_url, config.service_key, "pulse-check") as store:
+    async with connected(config.supabase_url, config.key, "pulse-check", apikey=config.apikey) as store:
         await store.heartbeat([], timedelta(seconds=1))
         print("✓ the REST API answers, the key is accepted and our functions are there")
         bells = {queue: Bell() for queue in queues}
         subscription = Subscription(
             url=config.supabase_url,
-            key=config.service_key,
+            key=config.key,
+            apikey=config.apikey,
             bells=bells,
             canary=store.canary,
             worker_id=f"pulse-check-{time.time_ns()}",
+            timings=Tempo().listening,
             by_broadcast=config.listens_to_broadcast,
             emit=lambda _: None,
         )
@@ -280,6 +309,17 @@ async def _hears(subscription: Subscription, bell: Bell) -> bool:
     finally:
         listening.cancel()
         await asyncio.wait([listening])
+
+
+async def _worker_key(arguments: argparse.Namespace) -> int:
+    environment = process_environment()
+    problems = [JWT_SECRET.problem(environment)]
+    if not 1 <= arguments.days <= 36500:
+        problems.append("--days must be from 1 to 36500.")
+    if found := [problem for problem in problems if problem]:
+        raise ConfigError(found)
+    print(new_worker_key(environment[JWT_SECRET.name], timedelta(days=arguments.days)))
+    return 0
 
 
 async def _dev(arguments: argparse.Namespace) -> int:

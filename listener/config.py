@@ -1,12 +1,8 @@
 """What a process needs to know before it starts, read from the environment; every fault is named at once."""
 
-import base64
-import binascii
 import ipaddress
-import json
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,13 +10,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from listener.errors import ConfigError
+from listener.keys import WHERE_KEYS, publishable_key_problem, service_key_problem, worker_key_problem
 from listener.resources import Setting, Settings
 
-WHERE_KEYS = (
-    "Supabase dashboard, Project Settings, API keys (locally: `python -m devstack status`, `supabase status`)"
-)
 SUPABASE_URL = Setting("SUPABASE_URL", WHERE_KEYS, secret=False)
 SUPABASE_SERVICE_ROLE_KEY = Setting("SUPABASE_SERVICE_ROLE_KEY", WHERE_KEYS)
+WORKER_KEY = Setting(
+    "PULSE_WORKER_KEY",
+    "`pulse worker-key` makes it; used instead of the service key, it may do no more than a worker does",
+    required=False,
+)
+PUBLISHABLE_KEY = Setting("SUPABASE_PUBLISHABLE_KEY", WHERE_KEYS, secret=False)
+JWT_SECRET = Setting(
+    "SUPABASE_JWT_SECRET", "Supabase dashboard, Project Settings, JWT Keys (locally: `supabase status`)"
+)
 DOOR_TOKEN = Setting(
     "PULSE_DOOR_TOKEN",
     "any long random text that you choose; callers send it as a Bearer token",
@@ -42,9 +45,9 @@ DATABASE_URL = Setting(
     "DATABASE_URL",
     "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
 )
+_SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN)
+"""Whatever a process needs of them: what is there is never printed."""
 _WAYS_TO_LISTEN = ("postgres_changes", "broadcast")
-_KEY = re.compile(r"[A-Za-z0-9._=-]+")
-_SECRET_KEY = re.compile(r"sb_secret_[A-Za-z0-9_-]{8,}")
 _HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
@@ -53,7 +56,8 @@ class Config:
     """The settings of one process. Built once; nothing else reads the environment."""
 
     supabase_url: str
-    service_key: str = field(repr=False)
+    key: str = field(repr=False)
+    """Says who we are: the service key, or the one of a worker."""
     settings: Settings = field(repr=False)
     """The whole environment, for the resources and webhooks that declared what they read of it."""
     secrets: tuple[str, ...] = field(repr=False)
@@ -63,6 +67,46 @@ class Config:
     """Whether wake-ups come as broadcasts of the database instead of as changes of its tables."""
     journal: Path | None = None
     """The folder in which outcomes outlive a process that dies while the database is away."""
+    apikey: str | None = None
+    """What the gateway of the project wants to see beside the key of a worker: the publishable one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The clockwork of listening. It adds up to the two promises that `known` and `unknown` tell."""
+
+    ready: timedelta = timedelta(seconds=15)
+    """From connecting to "Subscribed", at the first try after having heard."""
+    ready_cold: timedelta = timedelta(seconds=30)
+    """The same at every further try: a server that has to start up for us first may need this long."""
+    look: timedelta = timedelta(seconds=1)
+    """How often the client's tasks are checked."""
+    canary: timedelta = timedelta(seconds=15)
+    """Between two canaries, give or take a fifth; the first follows "Subscribed" at once."""
+    canary_back: timedelta = timedelta(seconds=5)
+    """How long a canary may take from the database's answer until it is heard."""
+    recycle: timedelta = timedelta(hours=23)
+    """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
+    close: timedelta = timedelta(milliseconds=500)
+    """For a polite goodbye; then the socket is simply dropped."""
+    again: timedelta = timedelta(milliseconds=500)
+    """The wait after a first failure, give or take a half; doubles up to `again_cap`."""
+    again_cap: timedelta = timedelta(seconds=1.5)
+    """Also how long an epoch must have heard for the next failure to count as a first one. No longer: the end of an
+    outage of any length is to be noticed within seconds."""
+    patience: timedelta = timedelta(seconds=1.5)
+    """The least wait after a rate limit or a refused key; up to half as long again."""
+
+    @property
+    def known(self) -> timedelta:
+        """From the end of a fault that the client can know of until the next try to connect, at the most."""
+        noticed = self.look + self.close + self.again * 1.5
+        return max(noticed, self.again_cap * 1.5, self.patience * 1.5)
+
+    @property
+    def unknown(self) -> timedelta:
+        """The same for a fault that only a lost canary tells of, from the last one that came back."""
+        return self.canary * 1.2 + self.canary_back + self.close + self.again_cap * 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +121,24 @@ class Tempo:
     """How long running attempts may finish after SIGTERM; Heroku kills after 30 s, and the rest is for recording."""
     reconnect: timedelta = timedelta(milliseconds=500)
     """The first pause when the REST API does not answer; doubles up to ten times this."""
+    listening: Timings = Timings()
 
 
 def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()) -> Config:
     """Builds the Config, or raises ConfigError that names every missing or wrong variable and where to find it."""
+    as_worker = bool(environment.get(WORKER_KEY.name))
+    needed = [WORKER_KEY, PUBLISHABLE_KEY] if as_worker else [SUPABASE_SERVICE_ROLE_KEY]
     # By name: a resource may well declare one of ours again.
-    wanted = {setting.name: setting for setting in [*declared, SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY]}
+    wanted = {setting.name: setting for setting in [*declared, SUPABASE_URL, *needed]}
     problems = [problem for setting in wanted.values() if (problem := setting.problem(environment))]
     url = environment.get(SUPABASE_URL.name, "").rstrip("/")
-    key = environment.get(SUPABASE_SERVICE_ROLE_KEY.name, "")
+    key, apikey = (environment.get(setting.name, "") for setting in (needed[0], needed[-1]))
     listen = environment.get(LISTEN.name) or _WAYS_TO_LISTEN[0]
-    problems += filter(None, [url and _url_problem(url), key and _key_problem(key), _listen_problem(listen)])
+    problems += filter(None, [url and _url_problem(url), *_key_problems(key, apikey, as_worker=as_worker)])
+    problems += filter(None, [_listen_problem(listen, as_worker=as_worker)])
     if problems:
         raise ConfigError(problems)
-    secret_names = {setting.name for setting in [*wanted.values(), DOOR_TOKEN] if setting.secret}
+    secret_names = {setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret}
     secrets = tuple(value for name in sorted(secret_names) if (value := environment.get(name)))
     journal = environment.get(JOURNAL.name)
     return Config(
@@ -101,6 +149,7 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
         environment.get(DOOR_TOKEN.name) or None,
         listen == "broadcast",
         Path(journal) if journal else None,
+        apikey if as_worker else None,
     )
 
 
@@ -136,38 +185,19 @@ def _url_problem(url: str) -> str | None:
     return None
 
 
-def _listen_problem(listen: str) -> str | None:
-    if listen in _WAYS_TO_LISTEN:
-        return None
-    return f"{LISTEN.name} must be one of {', '.join(_WAYS_TO_LISTEN)}, not {listen[:40]!r}."
+def _key_problems(key: str, apikey: str, *, as_worker: bool) -> list[str | None]:
+    if not as_worker:
+        return [service_key_problem(SUPABASE_SERVICE_ROLE_KEY.name, key) if key else None]
+    public = publishable_key_problem(PUBLISHABLE_KEY.name, apikey) if apikey else None
+    return [worker_key_problem(WORKER_KEY.name, key), public]
 
 
-def _key_problem(key: str) -> str | None:
-    """Checks what can be known without asking: is it a service key at all, of either format, and still valid?"""
-    name = SUPABASE_SERVICE_ROLE_KEY.name
-    sendable = _KEY.fullmatch(key) is not None
-    if _SECRET_KEY.fullmatch(key):
-        return None
-    if key.startswith("sb_publishable_"):
-        return f"{name} holds the publishable key, which may not run jobs. Take the secret key: {WHERE_KEYS}"
-    claims = _claims(key) if sendable else None
-    if claims is None:
-        return f"{name} is neither a secret key (sb_secret_…) nor a service_role JWT (eyJ…). Find it here: {WHERE_KEYS}"
-    if claims.get("role") != "service_role":
-        return f"{name} holds the key of the role {claims.get('role')!r}. Take the service_role key: {WHERE_KEYS}"
-    expires = claims.get("exp")
-    if isinstance(expires, int | float) and expires < time.time():
-        return f"{name} has expired. Take a fresh one: {WHERE_KEYS}"
+def _listen_problem(listen: str, *, as_worker: bool) -> str | None:
+    if listen not in _WAYS_TO_LISTEN:
+        return f"{LISTEN.name} must be one of {', '.join(_WAYS_TO_LISTEN)}, not {listen[:40]!r}."
+    if listen == "broadcast" and as_worker:
+        return (
+            f"{LISTEN.name}=broadcast needs the service key: private channels open for roles that Supabase lets in."
+            f" With {WORKER_KEY.name} leave it out."
+        )
     return None
-
-
-def _claims(token: str) -> dict[str, object] | None:
-    """The claims of a JWT, unverified (the server verifies), or None when it is none."""
-    pieces = token.split(".")
-    if len(pieces) != 3:
-        return None
-    try:
-        claims: object = json.loads(base64.urlsafe_b64decode(pieces[1] + "=" * (-len(pieces[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    return claims if isinstance(claims, dict) else None  # pyright: ignore[reportUnknownVariableType] - JSON keys are text

@@ -12,13 +12,14 @@ for each table, a forgotten table would be silent while all else looks well. Bro
 channel carries the canary of this process alone; the epoch ends when either does.
 
 Races: everything here runs on one event loop. The first ending stands, later ones are its echo. Once over, an
-epoch reports nothing more, so a late "ready" cannot revive it; a late INSERT may still ring, which is harmless.
+epoch reports nothing more, so a late "Subscribed" cannot revive it; a late INSERT may still ring, which is harmless.
 """
 
 import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -74,7 +75,9 @@ class Epoch:
     """A client that is opened once, watched, and closed for good.
 
     `inserted` has, for each table of schema public that is listened to, what to call for each INSERT heard.
-    `ready` is called when INSERTs will be heard from now on; when called again, some may have been missed.
+    `subscribed` is called when the server says that INSERTs will be heard from now on; when called again, some may
+    have been missed. `proven` is called before anything else for whatever is heard, canaries included.
+    `key` says who listens; `apikey` is for the gateway, where that alone would not open it.
     `token` marks this process's rows in the canary table: letters, digits, - and _ only.
     """
 
@@ -84,20 +87,28 @@ class Epoch:
         url: str,
         key: str,
         inserted: Mapping[str, Callable[[], None]],
-        ready: Callable[[], None],
+        subscribed: Callable[[], None],
+        proven: Callable[[], None],
         token: str,
         deadline: float,
         by_broadcast: bool = False,
+        apikey: str | None = None,
     ) -> None:
         self.canary_heard = asyncio.Event()
-        self._ready = ready
+        self.heard_at: float | None = None
+        """When an INSERT, of a job or of a canary, was last heard: the only proof of hearing."""
+        self._subscribed = subscribed
+        self._proven = proven
         self._deadline = deadline
         self._open_or_over = asyncio.Event()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._socket: ClientConnection | None = None
         # The client's timeout is the longer one, so that it never comes to join a second time by itself.
         timeout = math.ceil(deadline) + 1
-        self._client = AsyncRealtimeClient(url, key, auto_reconnect=False, max_retries=1, timeout=timeout)
+        self._client = AsyncRealtimeClient(
+            url, apikey or key, auto_reconnect=False, max_retries=1, timeout=timeout
+        )
+        self._client.access_token = key  # with which it joins
         heard = {table: partial(self._heard, ring) for table, ring in inserted.items()}
         canary = partial(self._heard, self.canary_heard.set)
         if by_broadcast:
@@ -134,7 +145,7 @@ class Epoch:
             async with asyncio.timeout(self._deadline):
                 await self._client.connect()
                 self._socket = self._client._ws_connection
-                for channel in reversed(self._channels):  # the one that says "ready" is the last to join
+                for channel in reversed(self._channels):  # the one that says "Subscribed" is the last to join
                     await channel.subscribe(self._state_changed)
                 await self._open_or_over.wait()
         except TimeoutError:
@@ -194,6 +205,13 @@ class Epoch:
                 self.end(Ending(f"the client's {name.strip('_').replace('_', ' ')} died ({_cause(task)})"))
 
     def _heard(self, act: Callable[[], None], _message: object = None) -> None:
+        """For each INSERT: the proof that changes come through, and what is to be done about it."""
+        if not self._ending.done():
+            self.heard_at = time.monotonic()
+            self._safely(self._proven)
+        self._safely(act)
+
+    def _safely(self, act: Callable[[], None]) -> None:
         """Where the client calls back: its listening task would silently die of an exception."""
         try:
             act()
@@ -204,7 +222,7 @@ class Epoch:
         """The client passes only messages with status ok; those with an error come as a state."""
         if message.extension == self._ready_word and not self._ending.done():
             self._open_or_over.set()
-            self._heard(self._ready)
+            self._safely(self._subscribed)
 
     def _state_changed(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state is not RealtimeSubscribeStates.SUBSCRIBED:

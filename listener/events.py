@@ -88,9 +88,10 @@ class AttemptStopped:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """Realtime is ready: INSERTs will be heard from now on."""
+    """INSERTs are heard: one was, or none can be sent as a proof. Not after a `Deaf`: the server told of a gap."""
 
     deaf_for: timedelta
+    """From the last proof of hearing before, or from the start; what was inserted meanwhile may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Metrics:
         """For the door's /health: finished jobs by outcome, missed wake-ups, stale outcomes, swallowed errors."""
         self._redactor = redactor
         self._unknown: dict[str, Mapping[str, int]] = {}
+        self._deaf_because = ""
+        self._deaf_in_vain = 0
 
     def __call__(self, event: e.Event) -> None:
         """Counts the fact and tells it. Never raises: a log line is not worth a job."""
@@ -92,14 +94,10 @@ class Metrics:
                     attempt=job.attempt,
                 )
             case e.Hearing(deaf_for):
+                self._deaf_in_vain = 0
                 self._log("INFO", "Realtime is ready", deaf_seconds=_seconds(deaf_for))
             case e.Deaf(reason, retry_in):
-                self.counts["deaf"] += 1
-                self._log(
-                    "WARNING",
-                    f"deaf to Realtime: {clean(reason)}; sweeps go on",
-                    retry_in_seconds=_seconds(retry_in),
-                )
+                self._deaf(clean(reason), retry_in)
             case e.Unavailable(call, reason, retry_in):
                 self.counts["calls not answered"] += 1
                 self._log(
@@ -163,6 +161,15 @@ class Metrics:
             answer=recorded.answer.value,
             woken_by=ended.woken_by.value,
         )
+
+    def _deaf(self, reason: str, retry_in: timedelta) -> None:
+        """Every ending is counted. Of an outage with one reason only the 1st, 2nd, 4th, 8th … try is told."""
+        self.counts["deaf"] += 1
+        self._deaf_in_vain = self._deaf_in_vain + 1 if reason == self._deaf_because else 1
+        self._deaf_because = reason
+        if self._deaf_in_vain.bit_count() == 1:
+            text = f"deaf to Realtime: {reason}; sweeps go on"
+            self._log("WARNING", text, tries=self._deaf_in_vain, retry_in_seconds=_seconds(retry_in))
 
     def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:
         """Told when it changes, not at every sweep."""

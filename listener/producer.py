@@ -49,7 +49,8 @@ async def enqueue_once(store: Store, job: NewJob) -> Enqueued:
 def read_json(text: str | bytes) -> object:
     """The JSON that somebody sent. Raises ValueError, with a sentence, for what could not arrive as it is."""
     try:
-        return json.loads(text, parse_float=_exact, parse_constant=_no_number)
+        words = text if isinstance(text, str) else text.decode()
+        return json.loads(words, parse_float=_exact, parse_constant=_no_number, object_pairs_hook=_each_once)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except RecursionError:
@@ -58,10 +59,21 @@ def read_json(text: str | bytes) -> object:
 
 def _exact(digits: str) -> float:
     number = float(digits)
-    if Decimal(repr(number)) != Decimal(digits):
-        raise ValueError(f"the number {digits[:40]} would be rounded; send it as text")
+    try:
+        rounded = Decimal(repr(number)) != Decimal(digits)
+    except ArithmeticError:  # an exponent beyond all measure
+        rounded = True
+    if rounded:
+        raise ValueError("a number in it would be rounded; send it as text")
     return number
 
 
 def _no_number(word: str) -> object:
     raise ValueError(f"{word} is no JSON")
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    words = dict(pairs)
+    if len(words) < len(pairs):
+        raise ValueError("a key in it comes twice")
+    return words

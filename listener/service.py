@@ -3,22 +3,22 @@
 Everything runs in one TaskGroup: when any part dies of an error it did not expect, all of it comes down, loudly, and
 the platform starts it anew; nothing limps on half alive.
 
-How it ends, from the first SIGTERM or SIGINT (a platform may send several; they change nothing):
+How it ends, from the first SIGTERM or SIGINT (a platform may send several SIGTERM; they change nothing):
   1. Nothing new is claimed or scheduled; the door closes beside what follows; leases are kept.
-  2. What runs may finish within the grace. A second Ctrl-C ends the grace at once.
-  3. What still runs is cancelled and handed back, uncounted.
+  2. What runs may finish within the grace (24 s). A second Ctrl-C ends the grace at once.
+  3. What still runs is cancelled and handed back, uncounted (2.5 s).
   4. A handler that ignores its cancellation, or an outcome that the database does not take, is abandoned: the process
-     leaves anyway, with exit code 1, and the lease gives the job back. So does a resource that cannot be closed.
+     leaves anyway, with exit code 1, and the lease gives the job back. So does a resource that cannot be closed (2 s),
+     and a thread that goes on (1 s, see `uncaught.py`). Together 29.5 s: platforms kill after 30.
 """
 
 import asyncio
 import os
 import re
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from secrets import token_hex
@@ -41,8 +41,8 @@ from listener.wakeups import Bell
 from listener.web import Health, open_door
 from listener.worker import Worker
 
-_CLEAN_UP_SECONDS = 3.0
-_CLOSING_SECONDS = 2.5
+_CLEAN_UP_SECONDS = 2.5
+_CLOSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ class Service:
         self._subscription: Subscription | None = None
         self._scheduler: Scheduler | None = None
 
+    def drain(self) -> None:
+        """Begins the drain; again: changes nothing."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Begins the drain; again: ends its grace; and again: leaves at once."""
         if self._hurry.is_set():
@@ -100,12 +104,13 @@ class Service:
         (self._hurry if self._stopping.is_set() else self._stopping).set()
 
     async def run(self) -> None:
-        """Works until told to stop. Signals are handled while it runs."""
+        """Works until told to stop."""
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._signals())
-            stack.callback(self._last_deadline)
+            stack.callback(self._no_deadline)
             store = self._store = await stack.enter_async_context(
-                connected(self._config.supabase_url, self._config.service_key, self.worker_id)
+                connected(
+                    self._config.supabase_url, self._config.key, self.worker_id, apikey=self._config.apikey
+                )
             )
             needed = self._registry.resources if self._plan.queues else ()
             resources = await stack.enter_async_context(opened(needed, self._config.settings))
@@ -135,19 +140,25 @@ class Service:
             ]
             self._subscription = Subscription(
                 url=self._config.supabase_url,
-                key=self._config.service_key,
+                key=self._config.key,
+                apikey=self._config.apikey,
                 bells=bells,
                 canary=store.canary,
                 worker_id=self.worker_id,
                 emit=self.metrics,
+                timings=self._tempo.listening,
                 by_broadcast=self._config.listens_to_broadcast,
             )
             if self._plan.schedules:
                 self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)
             await self._work(store, self._subscription)
 
-    def _last_deadline(self) -> None:
-        """All is closed: the process need not leave by force."""
+    def _leave_after(self, seconds: float) -> None:
+        """Unless all is closed by then, the process leaves by force."""
+        self._no_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._leave, 1)
+
+    def _no_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
 
@@ -170,12 +181,12 @@ class Service:
                     task.cancel()
                 for worker in self._workers:
                     worker.drain()
+                self._leave_after(self._tempo.grace.total_seconds() + _CLEAN_UP_SECONDS + _CLOSING_SECONDS)
                 # Beside the drain: a client that does not finish its request must not keep the workers claiming.
-                closing = group.create_task(door.pop_all().aclose(), name="door")
+                group.create_task(door.pop_all().aclose(), name="door")
             await self._drain(group, loops)
+            self._leave_after(_CLOSING_SECONDS)
             leases.cancel()
-            await asyncio.wait([closing], timeout=_CLOSING_SECONDS)
-            self._deadline = asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._leave, 1)
 
     async def _drain(self, group: asyncio.TaskGroup, loops: Sequence[asyncio.Task[None]]) -> None:
         """Steps 2 to 4 of the end."""
@@ -229,6 +240,8 @@ class Service:
             facts["realtime"] = {
                 "ready": self._subscription.ready,
                 "deaf_for_seconds": round(self._subscription.deaf_for.total_seconds(), 3),
+                "deaf_seconds": round(self._subscription.deaf_in_all.total_seconds(), 3),
+                "gaps": self._subscription.gaps,
                 "epochs": self._subscription.epochs,
             }
         return Health(problems, facts)
@@ -258,17 +271,6 @@ class Service:
         ) as url:
             self.metrics(DoorOpen(url))
             yield
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-        loop.add_signal_handler(signal.SIGINT, self.stop)
-        try:
-            yield
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-            loop.remove_signal_handler(signal.SIGINT)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

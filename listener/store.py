@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from io import BytesIO
 from typing import TypedDict, TypeVar, cast
 from uuid import UUID
 
@@ -24,6 +25,9 @@ from listener.outcomes import Answer, Outcome, Recorded, to_json
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
 _CHECK_VIOLATION = "23514"
+_DATA_EXCEPTION = "22000"
+# Larger bodies go out piece by piece: aiohttp would write bytes in one go, and warns of it.
+_LARGE = 1_000_000
 # What reading an answer of another shape raises: a proxy's own 200, an older or newer version of our functions.
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 T = TypeVar("T")
@@ -157,9 +161,15 @@ class Store:
     async def _call(self, function: str, arguments: Mapping[str, object], read: Callable[[object], T]) -> T:
         self.calls += 1
         try:
+            data = _dumps(arguments)
+        except (RecursionError, TypeError, ValueError) as error:  # the last for NaN, which is no JSON
+            raise StoreRefused(
+                422, _DATA_EXCEPTION, f"{function}: there is no JSON for it ({type(error).__name__})"
+            ) from error
+        try:
             async with self._session.post(
                 f"/rest/v1/rpc/{function}",
-                data=_dumps(arguments),
+                data=data if len(data) < _LARGE else BytesIO(data),
                 allow_redirects=False,  # the key and the jobs are for nobody else
             ) as response:
                 body = await response.read()
@@ -184,11 +194,16 @@ class Store:
 
 
 @asynccontextmanager
-async def connected(supabase_url: str, service_key: str, worker_id: str) -> AsyncIterator[Store]:
-    """A Store with its connection pool, closed at the end. Does not call anything yet."""
+async def connected(
+    supabase_url: str, key: str, worker_id: str, *, apikey: str | None = None
+) -> AsyncIterator[Store]:
+    """A Store with its connection pool, closed at the end. Does not call anything yet.
+
+    `key` says who we are; `apikey` is for the gateway, where that key alone would not open it.
+    """
     headers = {
-        "apikey": service_key,
-        "Authorization": f"Bearer {service_key}",
+        "apikey": apikey or key,
+        "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
         "User-Agent": f"pulse/{worker_id}",
     }

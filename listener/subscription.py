@@ -6,17 +6,21 @@ off altogether jobs are later and never lost; this room then goes on trying for 
 
 One epoch (`epoch.py`: one throw-away client) after the other, without end:
 
-    connect, join ── ready: ring all ── INSERT: ring one … ── any anomaly, lost canary, old age ── close, wait
+    connect, join, "Subscribed", first proof ── ready: ring all ── INSERT: ring one … ── anything unusual ── close, wait
 
-The canary is the only proof of hearing. A server can go on answering heartbeats and stream nothing, so now and
-then a row is inserted that only this process listens for; when it does not come back, the epoch is over. So
-silence is noticed within 64 s (1.2 canaries and the wait for it), and all other trouble within a second or two.
+What is heard is the only proof of hearing. A server can say "Subscribed", answer heartbeats and stream nothing, so now
+and then a row is inserted that only this process listens for, at first right after "Subscribed"; when this canary does
+not come back, the epoch is over. So hearing is back within 30 s of the end of a fault that nothing else tells of, and
+within 5 s of any other's (`Timings.unknown` and `Timings.known`, and the joining).
+
+Deaf is what lies between the last proof of hearing before a trouble, not its notice, and the first proof after it.
 
 A new epoch begins after the old one is closed. Beginning it before would spare about a second of deafness a day,
 at the price of two clients that must agree on who is heard; the look after "ready" makes good for that second.
 
-Races: all on one event loop. "Ready" is told from within the client's own callback, so all bells have rung before
-the first INSERT can be heard. An INSERT that was looked for and is then also announced costs an empty look.
+Races: all on one event loop. "Ready" is told by the first proof itself, so whatever was committed before what proved
+it is looked for after it, and all later is heard. An INSERT that was looked for and is then also announced costs an
+empty look.
 """
 
 import asyncio
@@ -24,11 +28,11 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from listener.backoff import exponential
+from listener.config import Timings
 from listener.epoch import Ending, Epoch, Pace, require_supported_client
 from listener.errors import StoreUnavailable
 from listener.events import Deaf, Emit, Hearing, Swallowed
@@ -39,32 +43,6 @@ from listener.wakeups import Bell
 _LONGEST_REASON = 240
 _UNHEARD = "canary not heard: the server streams nothing though all looks well"
 _UNHEARD_BROADCAST = f"{_UNHEARD}; was `select announce_by_broadcast()` run in this project?"
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """The clockwork of a subscription. The defaults are for production; tests hand in small ones."""
-
-    ready: timedelta = timedelta(seconds=15)
-    """From connecting to "ready", at the first try after having heard."""
-    ready_cold: timedelta = timedelta(seconds=30)
-    """The same at every further try: a server that has to start up for us first may need this long."""
-    look: timedelta = timedelta(seconds=1)
-    """How often the client's tasks are checked."""
-    canary: timedelta = timedelta(seconds=45)
-    """Between two canaries, give or take a fifth; the first follows "ready" at once."""
-    canary_back: timedelta = timedelta(seconds=10)
-    """How long a canary may take from the database's answer until it is heard."""
-    recycle: timedelta = timedelta(hours=23)
-    """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
-    close: timedelta = timedelta(seconds=2)
-    """For a polite goodbye; then the socket is simply dropped."""
-    again: timedelta = timedelta(seconds=1)
-    """The wait after a first failure, give or take a half; doubles up to `again_cap`."""
-    again_cap: timedelta = timedelta(seconds=30)
-    """Also how long an epoch must have heard for the next failure to count as a first one."""
-    patience: timedelta = timedelta(seconds=30)
-    """The least wait after a rate limit or a refused key; up to half as long again."""
 
 
 class Subscription:
@@ -83,17 +61,20 @@ class Subscription:
         canary: Callable[[str], Awaitable[None]],
         worker_id: str,
         emit: Emit,
-        timings: Timings = Timings(),
+        timings: Timings,
         by_broadcast: bool = False,
+        apikey: str | None = None,
     ) -> None:
-        """`url` is the project's. `by_broadcast`: hears what the database announces (see sql/035_announce.sql), not
-        what Realtime reads from the tables; bells, proofs and recoveries are the same.
+        """`url` is the project's; `apikey` is for its gateway, where `key` alone would not open it.
 
+        `by_broadcast`: hears what the database announces (see sql/035_announce.sql), not what Realtime reads from the
+        tables; bells, proofs and recoveries are the same.
         Raises ConfigError when the installed client is none that can be supervised.
         """
         require_supported_client()
         self._url = "ws" + url.removeprefix("http").rstrip("/") + "/realtime/v1"
         self._key = key
+        self._apikey = apikey
         self._bells = bells
         self._canary = canary
         # A comma or a dot would have a meaning in the filter of the canary's binding.
@@ -105,8 +86,13 @@ class Subscription:
         self._wait = exponential(timings.again, cap=timings.again_cap, jitter=0.5)
         self._failed = 0
         self._epochs = 0
+        self._epoch: Epoch | None = None
         self._since = time.monotonic()
+        """The last proof of hearing; or when none could be had, but hearing was promised."""
         self._ready = False
+        self._ready_at = self._since
+        self._hearings = 0
+        self._deaf_in_all = timedelta()
 
     @property
     def ready(self) -> bool:
@@ -119,6 +105,16 @@ class Subscription:
         return timedelta() if self._ready else timedelta(seconds=time.monotonic() - self._since)
 
     @property
+    def deaf_in_all(self) -> timedelta:
+        """How long nothing was heard since the process began, the present silence included."""
+        return self._deaf_in_all + self.deaf_for
+
+    @property
+    def gaps(self) -> int:
+        """How often something may have been missed between two times of hearing."""
+        return max(0, self._hearings - 1)
+
+    @property
     def epochs(self) -> int:
         """How many clients there have been, the present one included."""
         return self._epochs
@@ -128,7 +124,7 @@ class Subscription:
         self._since = time.monotonic()
         while True:
             self._epochs += 1
-            epoch = self._new_epoch()
+            epoch = self._epoch = self._new_epoch()
             try:
                 ending = await self._live(epoch)
                 retry_in = self._turned_deaf(ending)
@@ -143,8 +139,10 @@ class Subscription:
         return Epoch(
             url=self._url,
             key=self._key,
+            apikey=self._apikey,
             inserted={f"jobs_{queue}": ring for queue, ring in rings.items()},
-            ready=self._turned_ready,
+            subscribed=self._subscribed,
+            proven=self._turned_ready,
             token=self._token,
             by_broadcast=self._by_broadcast,
             deadline=deadline.total_seconds(),
@@ -179,6 +177,7 @@ class Subscription:
             if not await self._canary_comes_back(epoch):
                 epoch.end(Ending(_UNHEARD_BROADCAST if self._by_broadcast else _UNHEARD))
                 return
+            self._turned_ready()  # also when none could be sent: no proof then, and none against it
             await asyncio.sleep(_between(0.8, 1.2, self._timings.canary).total_seconds())
 
     async def _canary_comes_back(self, epoch: Epoch) -> bool:
@@ -199,23 +198,38 @@ class Subscription:
             return False
         return True
 
+    @property
+    def _proven_at(self) -> float:
+        """When hearing was last proven, or promised without a proof."""
+        heard_at = self._epoch.heard_at if self._epoch is not None else None
+        return self._since if heard_at is None else max(self._since, heard_at)
+
+    def _subscribed(self) -> None:
+        """The server promises to stream. Once more: it has lost the subscription for a while."""
+        if self._ready:
+            self._tell_hearing(timedelta(seconds=time.monotonic() - self._proven_at))
+
     def _turned_ready(self) -> None:
-        """Called for each "ready". A repeated one means a gap: the server lost the subscription for a while."""
+        """Something was heard, or nothing speaks against it."""
         if not self._ready:
-            deaf_for = self.deaf_for
-            self._ready, self._since = True, time.monotonic()
-            self._emit(Hearing(deaf_for))
+            self._ready, self._ready_at = True, time.monotonic()
+            self._tell_hearing(timedelta(seconds=self._ready_at - self._since))
+
+    def _tell_hearing(self, deaf_for: timedelta) -> None:
+        self._since = time.monotonic()
+        self._hearings += 1
+        self._deaf_in_all += deaf_for
+        self._emit(Hearing(deaf_for))
         for bell in self._bells.values():
             bell.ring(WokenBy.JOINED)
 
     def _turned_deaf(self, ending: Ending) -> timedelta:
         """Tells of the ending and answers how long to wait before the next beginning."""
-        now = time.monotonic()
-        heard_for = now - self._since if self._ready else 0.0
-        if self._ready:
-            self._ready, self._since = False, now
-        # An epoch that dies young does not prove that the trouble is over, even if it was ready.
-        self._failed = 1 if heard_for >= self._timings.again_cap.total_seconds() else self._failed + 1
+        # An epoch that dies young, or hears nothing, does not prove that the trouble is over, even if it was ready.
+        proven = self._epoch is not None and self._epoch.heard_at is not None
+        lasted = time.monotonic() - self._ready_at if self._ready and proven else 0.0
+        self._failed = 1 if lasted >= self._timings.again_cap.total_seconds() else self._failed + 1
+        self._since, self._ready = self._proven_at, False
         retry_in = self._wait(self._failed)
         if ending.pace is Pace.AT_ONCE:
             self._failed, retry_in = 0, timedelta()

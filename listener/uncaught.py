@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from listener.errors import PulseError
 from listener.events import Emit, Swallowed
 
+PATIENCE_SECONDS = 1.0
+"""How long idle threads may take to end."""
+
 
 def place_of(error: BaseException) -> str:
     """The class of an error and the line that raised it."""
@@ -52,11 +55,11 @@ def last_words(error: BaseException) -> None:
 def leave_without_threads(executor: ThreadPoolExecutor) -> None:
     """Ends the process with exit code 1 if threads of handlers go on: Python would wait for them for ever.
 
-    Idle ones get a second to end. The jobs of the others have been handed back, or their leases will run out: somebody
+    Idle ones get a moment to end. The jobs of the others have been handed back, or their leases will run out: somebody
     else may be running them already.
     """
     executor.shutdown(wait=False, cancel_futures=True)
-    patience = time.monotonic() + 1
+    patience = time.monotonic() + PATIENCE_SECONDS
     while running := [one.name for one in threading.enumerate() if _holds_up(one)]:
         if time.monotonic() > patience:
             break

@@ -6,31 +6,43 @@ a proxy on this machine lets in.
 Webhooks prove themselves by their signatures and need neither.
 """
 
+import asyncio
 import errno
 import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import cast
 
 from aiohttp import web
 
 from listener.config import Config, is_loopback
-from listener.errors import ConfigError, DeliveryRefused, PulseError, StoreRefused, StoreUnavailable
+from listener.doorkeeper import Doorkeeper, Patience, Refused, says
+from listener.errors import (
+    ConfigError,
+    DeliveryRefused,
+    PulseError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from listener.events import Emit, Swallowed
 from listener.jobs import QUEUE_OF, NewJob
 from listener.producer import NotSure, enqueue_once, read_json
+from listener.redaction import is_plain
 from listener.registry import Delivery, Registry, Webhook
 from listener.store import Store
 from listener.uncaught import place_of
 
-# How long requests under way may take when the process ends.
-_CLOSING_SECONDS = 2.0
-_LARGEST_BODY = 2 * 1024 * 1024
+# How long /ready waits for the database, and how long what it heard serves for all who ask.
+_ASKING_SECONDS = 2.0
+_KNOWN_SECONDS = 3.0
 # What a proxy says of those for whom it asks.
 _PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
-_Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Answer = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +65,25 @@ async def open_door(
     store: Store,
     health: Callable[[], Health],
     emit: Emit,
+    patience: Patience | None = None,
 ) -> AsyncIterator[str]:
     """Listens until the block ends; gives the URL.
 
     A port that is taken is a ConfigError that names it when `exact`; otherwise any free one is taken instead.
     """
-    door = _Door(config, registry, store, health, emit, open_to_all=not is_loopback(host))
-    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[door.sentences])
-    app.add_routes(
-        [
-            web.get("/health", door.health),
-            web.get("/ready", door.ready),
-            web.post("/", door.insert),
-            *(web.post(one.path, door.webhook(one)) for one in registry.webhooks),
-        ]
-    )
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING_SECONDS)
-    await runner.setup()
-    try:
+    keeper = Doorkeeper(patience or Patience(), emit)
+    door = _Door(config, registry, store, health, keeper, open_to_all=not is_loopback(host))
+    async with AsyncExitStack() as stack:
         try:
-            await web.TCPSite(runner, host, port).start()
+            got = await stack.enter_async_context(keeper.receives(door.answer, host, port))
         except OSError as error:
             if exact or error.errno != errno.EADDRINUSE:
                 mend = "Name another with --port and --host, or leave the door out with --no-door."
                 raise ConfigError(
                     [f"The door cannot open on {host}:{port} ({error.strerror}). {mend}"]
                 ) from error
-            await web.TCPSite(runner, host, 0).start()
-        yield f"http://{host}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+            got = await stack.enter_async_context(keeper.receives(door.answer, host, 0))
+        yield f"http://{host}:{got}"
 
 
 class _Door:
@@ -92,7 +93,7 @@ class _Door:
         registry: Registry,
         store: Store,
         health: Callable[[], Health],
-        emit: Emit,
+        keeper: Doorkeeper,
         *,
         open_to_all: bool,
     ) -> None:
@@ -100,52 +101,81 @@ class _Door:
         self._queue_of = {**QUEUE_OF, **{type_: queue for queue, type_ in registry.handlers}}
         self._store = store
         self._health = health
-        self._emit = emit
+        self._keeper = keeper
+        self._emit = keeper.emit
         self._open_to_all = open_to_all
+        self._database = _Database(store)
+        self._routes: dict[str, dict[str, _Answer]] = {
+            "/health": {"GET": self.health, "HEAD": self.health},
+            "/ready": {"GET": self.ready, "HEAD": self.ready},
+            "/": {"POST": self.insert},
+            **{one.path: {"POST": self.webhook(one)} for one in registry.webhooks},
+        }
 
-    @web.middleware
-    async def sentences(self, request: web.Request, handler: _Answer) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         """Every answer is JSON, errors included."""
         try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return _says(error.status, error.reason)
+            return await self._route(request)(request)
+        except Refused as refusal:
+            answer = says(refusal.status, refusal.sentence)
+            if refusal.allow is not None:
+                answer.headers["Allow"] = refusal.allow
+            if refusal.hangs_up:
+                answer.force_close()
+            return answer
         except NotSure as error:
             self._emit(Swallowed("door", error))
             return web.json_response({"error": str(error), "idempotency_key": error.key}, status=503)
         except StoreUnavailable as error:
             self._emit(Swallowed("door", error))
-            return _says(
+            return says(
                 503, "The database cannot be reached now; nothing was inserted for certain. Send it again."
             )
         except StoreRefused as error:
             if error.status in {401, 403, 404}:
                 self._emit(Swallowed("door", error))
-                return _says(503, "The database refuses this process; see its log and `pulse check`.")
-            return _says(422, error.message)
+                return says(503, "The database refuses this process; see its log and `pulse check`.")
+            return says(422, error.message)
+        except ConnectionError:
+            raise  # the client has gone: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - one request that breaks is one answer, not the door
             # Its text may quote what was delivered, so only its place is told.
             self._emit(Swallowed("door", PulseError(place_of(error))))
-            return _says(500, "This broke here; the log says where. Nothing was inserted for certain.")
+            return says(500, "This broke here; the log says where. Nothing was inserted for certain.")
 
-    async def health(self, _: web.Request) -> web.Response:
+    def _route(self, request: web.BaseRequest) -> _Answer:
+        """By the path as it was sent: one path, one spelling."""
+        if len(request.headers.getall("Host", ())) > 1:
+            raise Refused(400, "The request names two hosts.", hangs_up=True)
+        path, _, _ = request.raw_path.partition("?")
+        methods = self._routes.get(path)
+        if methods is None:
+            raise Refused(404, "There is nothing at this path.")
+        if (found := methods.get(request.method)) is None:
+            allowed = ", ".join(methods)
+            raise Refused(405, f"This path takes {allowed}.", allow=allowed)
+        return found
+
+    async def health(self, _: web.BaseRequest) -> web.Response:
         """200 as long as the process can answer at all."""
         health = self._health()
         return web.json_response(
             {"ready": not health.problems, "problems": list(health.problems), **health.facts}
         )
 
-    async def ready(self, _: web.Request) -> web.Response:
+    async def ready(self, _: web.BaseRequest) -> web.Response:
         """200 when it works as configured, else 503 with the reasons."""
         problems = list(self._health().problems)
+        if not problems and (problem := await self._database.problem()) is not None:
+            problems.append(problem)
         return web.json_response(
             {"ready": not problems, "problems": problems}, status=503 if problems else 200
         )
 
-    async def insert(self, request: web.Request) -> web.Response:
+    async def insert(self, request: web.BaseRequest) -> web.Response:
         """One job from `{"type": …, "data": …}`; answers its id."""
         self._admit(request)
-        enqueued = await enqueue_once(self._store, self._new_job(await request.read()))
+        enqueued = await enqueue_once(self._store, self._new_job(await self._keeper.body(request)))
         return web.json_response(
             {"id": enqueued.id, "created": enqueued.created}, status=201 if enqueued.created else 200
         )
@@ -153,35 +183,32 @@ class _Door:
     def webhook(self, one: Webhook) -> _Answer:
         """Answers the provider as soon as the row is in."""
 
-        async def receive(request: web.Request) -> web.StreamResponse:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            delivery = Delivery(await request.read(), headers, datetime.now(UTC))
+        async def receive(request: web.BaseRequest) -> web.Response:
+            # A header that came twice is one with a comma, as the standard has it: none of them is chosen.
+            names = dict.fromkeys(map(str.lower, request.headers))
+            headers = {name: ", ".join(request.headers.getall(name)) for name in names}
+            delivery = Delivery(await self._keeper.body(request), headers, datetime.now(UTC))
             try:
                 job = one.receive(delivery, self._config.settings)
             except DeliveryRefused as refusal:
-                return _says(refusal.status, str(refusal))
+                return says(refusal.status, str(refusal))
             (enqueued,) = await self._store.enqueue([job])
             return web.json_response({"id": enqueued.id, "created": enqueued.created})
 
         return receive
 
-    def _admit(self, request: web.Request) -> None:
+    def _admit(self, request: web.BaseRequest) -> None:
         token = self._config.door_token
         if token is not None:
-            sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(sent.encode(errors="surrogateescape"), token.encode()):
-                raise web.HTTPUnauthorized(
-                    reason="Send the door's token: Authorization: Bearer <PULSE_DOOR_TOKEN>."
-                )
+            if not _same(_sent_token(request), token):
+                raise Refused(401, "Send the door's token: Authorization: Bearer <PULSE_DOOR_TOKEN>.")
         elif self._open_to_all:
-            raise web.HTTPForbidden(
-                reason="This door is open to the network: set PULSE_DOOR_TOKEN to insert jobs here."
-            )
+            raise Refused(403, "This door is open to the network: set PULSE_DOOR_TOKEN to insert jobs here.")
         elif any(name in request.headers for name in ("Origin", *_PROXIED)) or not is_loopback(
             _asked_host(request)
         ):
-            raise web.HTTPForbidden(
-                reason="Without a token only programs on this machine may insert, no web pages and no proxies."
+            raise Refused(
+                403, "Without a token only programs on this machine may insert, no web pages and no proxies."
             )
 
     def _new_job(self, body: bytes) -> NewJob:
@@ -189,32 +216,71 @@ class _Door:
             words = read_json(body)
         except ValueError as error:
             reason = f'Send JSON, such as {{"type": "sync_positions", "data": {{}}}}: {error}.'
-            raise web.HTTPBadRequest(reason=" ".join(reason.split())) from None
+            raise Refused(400, " ".join(reason.split())) from None
         if not isinstance(words, dict):
-            raise web.HTTPBadRequest(reason='Send a JSON object with "type" and "data".')
+            raise Refused(400, 'Send a JSON object with "type" and "data".')
         asked = cast("dict[str, object]", words)
         known = {field.name for field in fields(NewJob)}
         if unknown := sorted(set(asked) - known):
-            raise web.HTTPBadRequest(
-                reason=f"Unknown: {', '.join(map(ascii, unknown))}. Known: {', '.join(sorted(known))}."
-            )
+            named = ", ".join(one if is_plain(one) else "‹key›" for one in unknown)
+            raise Refused(400, f"Unknown: {named}. Known: {', '.join(sorted(known))}.")
         type_ = asked.get("type")
         queue = asked.get("queue") or (self._queue_of.get(type_) if isinstance(type_, str) else None)
         if not isinstance(type_, str) or not isinstance(queue, str):
-            raise web.HTTPUnprocessableEntity(
-                reason=f'Which queue? Send "queue" too, or one of these types: {", ".join(sorted(self._queue_of))}.'
+            raise Refused(
+                422,
+                f'Which queue? Send "queue" too, or one of these types: {", ".join(sorted(self._queue_of))}.',
             )
         # The database checks the rest and answers with a sentence of its own.
         return NewJob(**cast("dict[str, str]", {"data": {}, **asked, "type": type_, "queue": queue}))  # type: ignore[arg-type]
 
 
-def _asked_host(request: web.Request) -> str:
+class _Database:
+    """Whether it answers: asked when somebody wants to know, rarely and by one at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking = asyncio.Lock()
+        self._asked_at = -_KNOWN_SECONDS
+        self._problem: str | None = None
+
+    async def problem(self) -> str | None:
+        """Why it does not, as far as was known some seconds ago, or None."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= _KNOWN_SECONDS:
+                self._problem = await self._ask()
+                self._asked_at = time.monotonic()
+            return self._problem
+
+    async def _ask(self) -> str | None:
+        try:
+            async with asyncio.timeout(_ASKING_SECONDS):
+                await self._store.heartbeat([], timedelta(seconds=1))
+        except TimeoutError:
+            return f"the REST API does not answer within {_ASKING_SECONDS:g} s"
+        except StoreUnavailable:
+            return "the REST API does not answer"
+        except StoreError:
+            return "the REST API refuses this process; see `pulse check`"
+        return None
+
+
+def _sent_token(request: web.BaseRequest) -> str:
+    """The Bearer token; empty when there is none, or more than one."""
+    sent = request.headers.getall("Authorization", ())
+    scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+def _same(sent: str, token: str) -> bool:
+    """In the same time whatever was sent, of whatever length; headers and variables may be no text."""
+    digests = [sha256(one.encode(errors="surrogatepass")).digest() for one in (sent, token)]
+    return hmac.compare_digest(*digests)
+
+
+def _asked_host(request: web.BaseRequest) -> str:
     """The host name that the client believes to speak to; empty when it is none."""
     try:
         return request.url.host or ""
     except ValueError:
         return ""
-
-
-def _says(status: int, sentence: str) -> web.Response:
-    return web.json_response({"error": sentence}, status=status)

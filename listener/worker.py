@@ -87,6 +87,7 @@ class Worker:
         self._redactor = redactor
         self._emit = emit
         self._outbox = outbox
+        self._loop: asyncio.Task[object] | None = None
         self._floor: object = None
         self._due_at: float | None = None
         self._sweep_at = 0.0
@@ -150,6 +151,7 @@ class Worker:
     async def run(self) -> None:
         """Works until drained."""
         woken_by = WokenBy.START
+        self._loop = asyncio.current_task()
         async with asyncio.TaskGroup() as attempts:
             while not self._is_done:
                 for job in await self._look(woken_by):
@@ -311,6 +313,11 @@ class Worker:
             outcome = await attempt.run()
             if outcome is not None:
                 self._has_ended(attempt, outcome)
+        except asyncio.CancelledError as error:
+            if self._loop is None or self._loop.cancelling():
+                raise
+            # Without an outcome the job would be ours by its lease and handed out to us again, for ever.
+            self._has_ended(attempt, attempt.cancelled_itself(error))
         finally:
             del self.running[attempt.job.ref]
             self._bell.ring(WokenBy.FREE)

@@ -182,6 +182,7 @@ begin
     );
 
     perform public.guard_queue_table(queue_table);
+    perform public.open_to_workers(queue_table);
     execute format(
         'create view public.%I with (security_invoker = true) as select * from public.%I', queue_view, queue_table
     );
@@ -228,12 +229,26 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    execute format('revoke all on public.%I from public, anon, authenticated, service_role', name);
+    execute format('revoke all on public.%I from public, anon, authenticated, service_role, pulse_worker', name);
     execute format('grant select on public.%I to service_role', name);
     execute format(
         'grant insert (type, data, user_id, priority, run_at, max_attempts, idempotency_key) '
         'on public.%I to service_role', name
     );
+end
+$$;
+
+
+-- Lets the role of a worker hear of the inserts into a queue.
+-- Callers: create_queue. Realtime tells a row to who may read it; a wake-up carries nothing that is used, so
+-- the role reads the key of a row and no more.
+create function public.open_to_workers(name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('create policy "workers hear of inserts" on public.%I for select to pulse_worker using (true)', name);
+    execute format('grant select (id, queue) on public.%I to pulse_worker', name);
 end
 $$;
 

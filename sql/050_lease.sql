@@ -210,6 +210,13 @@ $$;
 -- Callers: claim, on sweeps. Answers {"retried": n, "dead": n}.
 -- Guarantees: a job that kills its workers is a counted attempt each time, so it ends as a dead letter;
 -- a worker that was only slow gets "stale" for its outcome. At most 1000 per sweep.
+--
+-- When the next attempt is due. A worker that vanished is mostly no fault of its jobs: they are due at once,
+-- having waited for their lease already. But among them may be the one that killed it, and all of them
+-- together would be claimed together and killed together, until they are dead letters all at once. So those
+-- whose attempt before had vanished too come back one behind the other, each by the usual retry delay after
+-- the last (closer when there are many: the whole line in five minutes). Then the killer runs beside few of
+-- them, and they need no more attempts than it has taken already.
 create function public.end_lost_attempts(queue text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -218,20 +225,11 @@ declare
     outcomes jsonb;
     answers json;
 begin
-    select
-        jsonb_agg(
-            jsonb_build_object(
-                'queue', lost.queue, 'id', lost.id, 'attempt', lost.attempt, 'kind', 'vanished',
-                'error_class', 'WorkerVanished',
-                'error_message', format(
-                    'worker %s vanished: the lease of attempt %s ended at %s without an outcome',
-                    lost.worker_id, lost.attempt, to_jsonb(lost.lease_expires_at) #>> '{}'
-                )
-            )
-        )
-    into outcomes
-    from (
-        select j.queue, j.id, j.attempt, j.worker_id, j.lease_expires_at
+    with lost as materialized (
+        select
+            j.queue, j.id, j.attempt, j.worker_id, j.lease_expires_at,
+            j.attempt - j.uncounted as counted,
+            j.last_outcome is not distinct from 'vanished' as again
         from public.jobs as j
         where
             j.queue = end_lost_attempts.queue
@@ -240,7 +238,37 @@ begin
         order by j.lease_expires_at
         limit 1000
         for update skip locked
-    ) as lost;
+    ),
+
+    line as (
+        select
+            l.*,
+            row_number() over (partition by l.again order by l.lease_expires_at, l.id) as place,
+            interval '5 minutes' / count(*) over (partition by l.again) as closest
+        from lost as l
+    )
+
+    select
+        jsonb_agg(
+            jsonb_build_object(
+                'queue', l.queue, 'id', l.id, 'attempt', l.attempt, 'kind', 'vanished',
+                'error_class', 'WorkerVanished',
+                'error_message', format(
+                    'worker %s vanished: the lease of attempt %s ended at %s without an outcome%s',
+                    l.worker_id, l.attempt, to_jsonb(l.lease_expires_at) #>> '{}',
+                    case when l.again then ', as that of the attempt before did: the job may kill its worker' end
+                ),
+                'delay_seconds', case
+                    when l.again
+                        then extract(
+                            epoch from l.place * least(public.retry_delay('vanished', l.counted), l.closest)
+                        )
+                    else 0
+                end
+            )
+        )
+    into outcomes
+    from line as l;
 
     if outcomes is null then
         return '{"retried": 0, "dead": 0}';

@@ -230,7 +230,7 @@ end;
 
 
 -- Says how long a retry waits when its outcome does not: 5 s, 10 s, then 15 s each time.
--- Callers: record_outcomes. A snooze without a delay waits for nothing.
+-- Callers: record_outcomes, end_lost_attempts. A snooze without a delay waits for nothing.
 create function public.retry_delay(kind text, counted integer) returns interval
 language sql immutable parallel safe
 return case when kind = 'snooze' then interval '0' else least(5 * counted, 15) * interval '1 second' end;

@@ -1,6 +1,8 @@
 -- Who may do what. Nothing is left to default privileges, which differ from project to project.
 --
 --   service_role    reads everything, inserts a producer's columns, calls the functions;
+--   pulse_worker    calls the functions that a worker needs, and reads the keys of rows, so as to hear of
+--                   them (see open_to_workers);
 --   authenticated   reads the harmless columns of their own jobs (see guard_queue_table);
 --   anon            nothing.
 -- The functions are `security definer` for one reason: nobody but their owner may change a job's state.
@@ -16,12 +18,16 @@ alter table public.realtime_canary enable row level security;
 
 revoke all on
 public.jobs_unknown_queue, public.failed_jobs, public.stale_outcomes, public.realtime_canary
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on public.failed_jobs, public.stale_outcomes, public.realtime_canary to service_role;
 
 revoke all on sequence public.jobs_id_seq, public.failed_jobs_id_seq, public.realtime_canary_id_seq
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
+
+-- A worker hears its own canary: Realtime wants the key of the row, and the column by which it is filtered.
+grant select (id, token) on public.realtime_canary to pulse_worker;
+create policy "workers hear canaries" on public.realtime_canary for select to pulse_worker using (true);
 
 -- A plain INSERT computes the defaults with the rights of its caller.
 grant usage on sequence public.jobs_id_seq to service_role;
@@ -32,6 +38,7 @@ public.publish_table(text),
 public.create_queue(text),
 public.guard_queue_table(text),
 public.open_to_producers(text),
+public.open_to_workers(text),
 public.announce_insert(),
 public.announce_canary(),
 public.announce_by_broadcast(boolean),
@@ -53,7 +60,7 @@ public.retry_delay(text, integer),
 public.replay(bigint[], text, text, integer),
 public.prune(double precision, double precision, integer),
 public.canary(text)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.clock_now(),
@@ -66,3 +73,12 @@ public.replay(bigint[], text, text, integer),
 public.prune(double precision, double precision, integer),
 public.canary(text)
 to service_role;
+
+grant execute on function
+public.enqueue(jsonb),
+public.claim(text, text[], integer, double precision, text, text, jsonb, boolean, jsonb),
+public.heartbeat(text, jsonb, double precision),
+public.finish(jsonb, jsonb),
+public.prune(double precision, double precision, integer),
+public.canary(text)
+to pulse_worker;

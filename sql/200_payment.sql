@@ -138,7 +138,7 @@ public.billing_customers,
 public.subscriptions,
 public.user_subscriptions,
 public.payments
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on
 public.subscription_tiers,

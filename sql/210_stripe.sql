@@ -208,8 +208,8 @@ $$;
 -- Access: a service key reads events and writes through the functions above; users see nothing of this.
 
 alter table public.stripe_events enable row level security;
-revoke all on public.stripe_events from public, anon, authenticated, service_role;
-revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role;
+revoke all on public.stripe_events from public, anon, authenticated, service_role, pulse_worker;
+revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role, pulse_worker;
 grant select on public.stripe_events to service_role;
 
 revoke all on function
@@ -219,7 +219,7 @@ public.write_stripe_subscription(public.subscriptions),
 public.write_stripe_payment(public.payments, text),
 public.apply_stripe_event(text, bigint, jsonb),
 public.skip_stripe_event(text, text)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.receive_stripe_event(jsonb),

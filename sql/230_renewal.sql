@@ -338,6 +338,6 @@ public.take_back_paid_period(uuid),
 public.renewal_words(uuid),
 public.renew_subscription(uuid),
 public.sweep_renewals(integer)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function public.renew_subscription(uuid), public.sweep_renewals(integer) to service_role;

@@ -75,7 +75,7 @@ end
 $$;
 
 alter table public.notification_preferences enable row level security;
-revoke all on public.notification_preferences from public, anon, authenticated, service_role;
+revoke all on public.notification_preferences from public, anon, authenticated, service_role, pulse_worker;
 grant select on public.notification_preferences to service_role;
 grant select, insert (user_id, locale, timezone), update (locale, timezone)
 on public.notification_preferences to authenticated;
@@ -91,6 +91,6 @@ revoke all on function
 public.tell_payer(uuid, text, text, jsonb),
 public.tell_operators(text, text, jsonb),
 public.alert_payer(text, uuid, text, text, text, jsonb)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function public.alert_payer(text, uuid, text, text, text, jsonb) to service_role;

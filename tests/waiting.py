@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-PATIENCE = 15.0
+PATIENCE = 40.0
 """Seconds after which a test gives up waiting for what it names. Nothing waits this long when all is well."""
 _LOOK_SECONDS = 0.005
 

@@ -73,7 +73,6 @@ async def test_a_killed_workers_job_runs_again_elsewhere_and_counts_the_attempt(
 
         await move_clock(LEASE + timedelta(seconds=1))
         await until("a sweep has noticed that the worker vanished", lambda: second.said("workers vanished"))
-        await move_clock(LEASE + timedelta(seconds=7))
         await until("all jobs are completed", lambda: _all_completed(traces))
 
     row = await traces.fetchrow("select attempt, uncounted, last_error from jobs where id = $1", job)

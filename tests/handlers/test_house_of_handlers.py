@@ -13,7 +13,7 @@ def test_the_payment_family_asks_for_its_key_and_its_webhook_for_the_secret() ->
     assert "stripe_webhook" in registry.types("payment")
     assert {Database, StripeClient} <= {one.provides for one in registry.resources}
     required = {one.name for one in registry.handler_settings if one.required}
-    assert required == {"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "STRIPE_SECRET_KEY"}
+    assert required == {"SUPABASE_URL", "STRIPE_SECRET_KEY"}
     assert "/webhooks/stripe" in {one.path for one in registry.webhooks}
     assert "STRIPE_WEBHOOK_SECRET" in {one.name for one in registry.webhook_settings if one.required}
 
@@ -21,7 +21,7 @@ def test_the_payment_family_asks_for_its_key_and_its_webhook_for_the_secret() ->
 def test_a_worker_without_payments_needs_no_key_of_stripe() -> None:
     registry = load("handlers", ["maintenance"])
     assert registry.types("maintenance") == ["prune"]
-    assert {one.name for one in registry.handler_settings} == {"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY"}
+    assert {one.name for one in registry.handler_settings if one.required} == {"SUPABASE_URL"}
 
 
 def test_providers_libraries_are_loaded_when_their_client_is_opened() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
+from listener.config import Timings
 from listener.events import Deaf, Event, Hearing
 from listener.jobs import WokenBy
-from listener.subscription import Subscription, Timings
+from listener.subscription import Subscription
 from listener.wakeups import Bell
 
 PATIENCE = 10.0

@@ -2,13 +2,14 @@
 
 import time
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.keys import LOCAL
-from listener.config import is_loopback, process_environment, read_config
+from listener.config import Tempo, is_loopback, process_environment, read_config
 from listener.errors import ConfigError
 from listener.resources import Setting
 
@@ -46,7 +47,7 @@ def test_a_missing_value_and_a_wrong_one_are_told_together() -> None:
 )
 def test_good_ones(key: str, url: str) -> None:
     config = read_config({"SUPABASE_URL": url, "SUPABASE_SERVICE_ROLE_KEY": key})
-    assert (config.supabase_url, config.service_key) == (url.rstrip("/"), key)
+    assert (config.supabase_url, config.key) == (url.rstrip("/"), key)
     assert key in config.secrets
     assert key not in repr(config)
 
@@ -113,9 +114,9 @@ def test_no_strange_key_gets_through(rest: str) -> None:
         config = read_config({**GOOD, "SUPABASE_SERVICE_ROLE_KEY": f"sb_secret_{rest}"})
     except ConfigError:
         return
-    assert config.service_key.isascii()
-    assert config.service_key.isprintable()
-    assert " " not in config.service_key
+    assert config.key.isascii()
+    assert config.key.isprintable()
+    assert " " not in config.key
 
 
 def test_declared_secrets_are_secrets_and_the_rest_is_not() -> None:
@@ -155,3 +156,18 @@ def test_blanks_around_a_pasted_value_go(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_loopback(host: str, answer: bool) -> None:
     assert is_loopback(host) is answer
+
+
+def test_the_clockwork_of_listening_keeps_what_is_promised() -> None:
+    """Hearing again within 5 s of the end of a fault that can be known, and within 30 s of any other's."""
+    call, opening = (
+        timedelta(seconds=1),
+        timedelta(seconds=2),
+    )  # generous; a cold server was ready after 1.6 s
+    listening = Tempo().listening
+    assert listening.known + opening <= timedelta(seconds=5)
+    assert listening.unknown + call + opening <= timedelta(seconds=30)
+    # A server that has to start up for us, a busy one, and a key that is cut once a day.
+    assert listening.ready >= timedelta(seconds=12)
+    assert listening.canary_back >= timedelta(seconds=5)
+    assert listening.recycle < timedelta(hours=24)

@@ -61,8 +61,6 @@ async def test_a_lost_lease_stops_the_attempt_and_the_other_worker_owns_the_job(
         await move_clock(timedelta(seconds=61))
         fast.bell.ring(WokenBy.JOINED)
         await until("the sweep tells", lambda: bool(fast.told.of(AttemptsLost)))
-        await move_clock(timedelta(seconds=67))
-        fast.bell.ring(WokenBy.REALTIME)
         await until("the other runs it", lambda: other.inside == 1)
         async with beating(slow):
             await until("the attempt is stopped", lambda: gate.stopped == 1)

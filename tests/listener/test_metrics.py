@@ -160,12 +160,31 @@ def test_unknown_types_are_told_when_they_change(stream: io.StringIO) -> None:
     assert [str(line["message"]).rpartition(": ")[2] for line in lines(stream)] == ["a (1)", "a (2)", "a (2)"]
 
 
+def test_an_outage_of_realtime_is_told_ever_more_rarely_until_its_reason_changes(stream: io.StringIO) -> None:
+    tell_on(stream, redactor := Redactor())
+    metrics = Metrics(redactor)
+    for reason in ["refused"] * 9 + ["closed"]:
+        metrics(e.Deaf(reason, SECONDS))
+    metrics(e.Hearing(SECONDS))
+    metrics(e.Deaf("closed", SECONDS))
+    told = [(str(line["message"]).split()[3], line["tries"]) for line in lines(stream) if "tries" in line]
+    assert told == [
+        ("refused;", 1),
+        ("refused;", 2),
+        ("refused;", 4),
+        ("refused;", 8),
+        ("closed;", 1),
+        ("closed;", 1),
+    ]
+    assert metrics.counts["deaf"] == 11
+
+
 def test_on_a_terminal_a_line_is_a_sentence() -> None:
     stream = Terminal()
     tell_on(stream, redactor := Redactor())
     Metrics(redactor)(e.Deaf("closed", SECONDS))
     logger.remove()
-    assert "deaf to Realtime: closed; sweeps go on  retry_in_seconds=2.0\n" in stream.getvalue()
+    assert "deaf to Realtime: closed; sweeps go on  tries=1  retry_in_seconds=2.0\n" in stream.getvalue()
 
 
 def test_braces_and_tags_in_a_message_are_text(stream: io.StringIO) -> None:

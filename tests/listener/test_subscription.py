@@ -1,6 +1,7 @@
 """A subscription hears INSERTs, rings the right bells, tells what happens, and leaves nothing behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +16,12 @@ from listener.jobs import WokenBy
 from listener.wakeups import Bell
 from tests.doubles.phoenix import Phoenix
 from tests.listener.hearing import client_tasks, listening, quick
+from tests.waiting import until
+
+
+async def never(_token: str) -> None:
+    """A canary that cannot be sent."""
+    raise StoreUnavailable("not now")
 
 
 @pytest.fixture
@@ -82,7 +89,8 @@ async def test_what_comes_after_the_ending_does_not_count() -> None:
         url="ws://127.0.0.1:1",
         key="key",
         inserted={},
-        ready=lambda: heard.append("ready"),
+        subscribed=lambda: heard.append("subscribed"),
+        proven=lambda: heard.append("proven"),
         token="one",
         deadline=10,
     )
@@ -93,6 +101,9 @@ async def test_what_comes_after_the_ending_does_not_count() -> None:
     ended._system_said(SuccessSystemPayload.model_validate(word))
     assert await ended.over(0) == epoch.Ending("first")
     assert not heard
+    ended._heard(lambda: heard.append("insert"))
+    assert heard == ["insert"]
+    assert ended.heard_at is None
     await ended.close(1)
 
 
@@ -101,8 +112,56 @@ async def test_a_second_ready_means_a_gap_and_rings_every_bell_again(phoenix: Ph
         await ears.all_woken()
         await phoenix.member.subscribed()
         assert await ears.all_woken() == {WokenBy.JOINED}
-        assert len(ears.events) == 1
+        assert [type(event) for event in ears.events] == [Hearing, Hearing]
+        assert ears.subscription.gaps == 1
         assert ears.subscription.epochs == 1
+
+
+async def test_deaf_is_what_lies_between_the_last_proof_and_the_next_ready(phoenix: Phoenix) -> None:
+    async with listening(phoenix, canary=never, timings=quick(again=0.05)) as ears:
+        await ears.all_woken()
+        await phoenix.insert("jobs_payment")
+        await ears.woken("payment")
+        proven = time.monotonic()
+        await until("a while has passed", lambda: time.monotonic() - proven > 0.1)
+        phoenix.reset()
+        await ears.deaf()
+        assert ears.subscription.deaf_for.total_seconds() > 0.1  # and not only since the ending
+        await ears.hearing(2)
+        first, gap = ears.told(Hearing)
+        assert 0.1 < gap.deaf_for.total_seconds() <= time.monotonic() - proven + 0.05
+        assert ears.subscription.gaps == 1
+        assert ears.subscription.deaf_in_all == first.deaf_for + gap.deaf_for
+
+
+async def test_a_promise_that_proves_false_does_not_end_the_deafness(phoenix: Phoenix) -> None:
+    async with listening(phoenix, timings=quick(canary=0.02, canary_back=0.05)) as ears:
+        await ears.hearing()
+        phoenix.deaf = True
+        began = time.monotonic()
+        await ears.deaf(3)
+        assert not ears.subscription.ready
+        assert ears.subscription.deaf_for.total_seconds() > 0.15  # three canaries were waited for in vain
+        phoenix.deaf = False
+        ended = time.monotonic()
+        await ears.hearing(2)
+        _, gap = ears.told(Hearing)
+        assert (
+            gap.deaf_for.total_seconds() >= ended - began - 0.05
+        )  # the last proof was before that, or under way
+        assert ears.subscription.gaps == 1
+
+
+async def test_what_proves_the_hearing_may_be_a_job(phoenix: Phoenix) -> None:
+    async def later(_token: str) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(phoenix, canary=later) as ears:
+        await phoenix.until(lambda: phoenix.joins == 1 and phoenix.member.streaming)
+        assert not ears.subscription.ready
+        await phoenix.insert("jobs_payment")
+        assert await ears.all_woken() == {WokenBy.JOINED}
+        assert ears.subscription.ready
 
 
 async def test_two_processes_hear_the_same_inserts_and_each_its_own_canary(phoenix: Phoenix) -> None:

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from devstack.gateway import Gateway
+from listener.config import Timings
 from listener.events import Deaf
 from listener.jobs import NewJob, WokenBy
 from listener.store import Store, connected
-from listener.subscription import Timings
 from tests.listener.hearing import PATIENCE, Ears, listening, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")

@@ -235,8 +235,9 @@ async def test_a_server_that_only_says_that_it_streams_is_not_believed(phoenix: 
     async with listening(phoenix, timings=quick(canary_back=0.02)) as ears:
         assert "canary not heard" in (await ears.deaf()).reason
         await ears.deaf(3)
+        assert not ears.told(Hearing)
         phoenix.deaf = False
-        await ears.hearing(4)
+        await ears.hearing()
 
 
 async def test_the_client_alone_would_stay_deaf_and_not_know_it(phoenix: Phoenix) -> None:

@@ -113,6 +113,33 @@ async def test_a_handler_cannot_end_the_worker(gateway: Gateway, error: BaseExce
         assert (await shop.finishes(2)).recorded.status == "completed"
 
 
+@pytest.mark.parametrize("how", ["its own task", "from another task"])
+async def test_a_handler_that_is_cancelled_by_its_own_doing_has_failed(
+    gateway: Gateway, owner: Connection, how: str
+) -> None:
+    async def cancels(_payload: Anything) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if how == "its own task":
+            task.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.Event().wait()
+
+    async def polite(_payload: Anything) -> None:
+        pass
+
+    async with working(gateway, runs(cancels), runs(polite)) as shop:
+        id_ = await shop.job("cancels", max_attempts=1)
+        assert (await shop.finishes(1)).recorded.status == "failed"
+        await shop.job("polite")
+        assert (await shop.finishes(2)).recorded.status == "completed"
+    (letter,) = await dead_letters(owner)
+    assert (letter["job_id"], letter["error_class"]) == (id_, "CancelledError")
+    assert "cancelled its own task" in letter["error_message"]
+    assert "in cancels" in letter["error_stack"]
+
+
 async def test_a_time_out_is_a_failure_that_counts(gateway: Gateway, owner: Connection) -> None:
     async def endless(_payload: Anything) -> None:
         await asyncio.Event().wait()

@@ -86,8 +86,16 @@ class Model:
                 for job in self.jobs.values()
                 if job.lease_until is not None and job.lease_until < self.now
             ]
+            again_lost = sorted(
+                (job for job in ended if job.last_outcome == "vanished"),
+                key=lambda job: (job.lease_until, job.id),
+            )
             for job in ended:
-                self.record(Words(job.ref, "vanished"))
+                delay = 0.0
+                if job in again_lost:
+                    usual = min(5.0 * (job.attempt - job.uncounted), 15.0)
+                    delay = (again_lost.index(job) + 1) * min(usual, 300.0 / len(again_lost))
+                self.record(Words(job.ref, "vanished", delay))
                 lost.append(job.status)
         unheard: list[Job] = []
         if holding is not None:

@@ -26,6 +26,7 @@ INTERNAL = {
     "create_queue",
     "guard_queue_table",
     "open_to_producers",
+    "open_to_workers",
     "announce_insert",
     "announce_canary",
     "announce_by_broadcast",
@@ -155,7 +156,7 @@ async def test_every_partition_and_view_is_like_its_siblings(owner: Connection, 
         assert one == described[0], f"{named.format(queue)} differs from {named.format('payment')}"
     assert described[-1] == described[0], "a new queue differs from payment"
     is_partition = named == "jobs_{}"
-    assert len(described[0]["policies"] or []) == is_partition
+    assert len(described[0]["policies"] or []) == 2 * is_partition
     assert described[0]["published"] == is_partition
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import pytest
+
 from tests.sql.calls import Calls
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
@@ -37,9 +39,7 @@ async def test_a_heartbeat_names_what_is_no_longer_the_workers(server: Calls, mo
     await server.end(done)
     await server.heartbeat(kept, lease_seconds=60)
     await move_clock(timedelta(seconds=10))
-    await server.claim(sweep=True)
-    await move_clock(timedelta(seconds=16))
-    again = await server.take()
+    (again,) = (await server.claim(sweep=True))["jobs"]
     lease = (await server.row(again["id"]))["lease_expires_at"]
 
     answer = await server.heartbeat(done, lost, kept)
@@ -85,26 +85,75 @@ async def test_an_end_that_came_first_stands_and_trying_again_does_not(server: C
 
 async def test_a_vanished_worker_is_a_counted_attempt(server: Calls, move_clock: MoveClock) -> None:
     made = await server.insert(max_attempts=3)
-    now = timedelta()
-    for attempt, delay in ((1, 5), (2, 10)):
-        assert (await server.take(lease_seconds=5))["attempt"] == attempt
-        now += timedelta(seconds=6)
-        await move_clock(now)
-        swept = await server.claim(sweep=True)
-        assert (swept["jobs"], swept["lost"]) == ([], {"retried": 1, "dead": 0})
-        assert swept["next_in_seconds"] == delay
-        now += timedelta(seconds=delay + 1)
-        await move_clock(now)
+    assert (await server.take(lease_seconds=5))["attempt"] == 1
+    await move_clock(timedelta(seconds=6))
+    swept = await server.claim(lease_seconds=5, sweep=True)
+    assert ([job["attempt"] for job in swept["jobs"]], swept["lost"]) == ([2], {"retried": 1, "dead": 0})
 
+    await move_clock(timedelta(seconds=12))
+    swept = await server.claim(sweep=True)
+    assert (swept["jobs"], swept["lost"]) == ([], {"retried": 1, "dead": 0})
+    assert swept["next_in_seconds"] == 10, "the second time in a row it may be the job's own doing"
+
+    await move_clock(timedelta(seconds=23))
     await server.take(lease_seconds=5, worker_id="w13")
-    await move_clock(now + timedelta(seconds=6))
+    await move_clock(timedelta(seconds=29))
     assert (await server.claim(sweep=True))["lost"] == {"retried": 0, "dead": 1}
 
     letter = await server.connection.fetchrow("select * from failed_jobs")
     assert letter is not None
     assert (letter["job_id"], letter["attempts"], letter["error_class"]) == (made, 3, "WorkerVanished")
     assert letter["error_message"].startswith("worker w13 vanished")
+    assert letter["error_message"].endswith("the job may kill its worker")
     assert (await server.row(made))["status"] == "failed"
+
+
+async def test_what_vanished_twice_in_a_row_comes_back_one_by_one(
+    server: Calls, move_clock: MoveClock
+) -> None:
+    """Together they would be claimed together: the one that kills its worker would take all others with it."""
+    jobs = [await server.insert() for _ in range(3)]
+    await server.claim(lease_seconds=5)
+    await move_clock(timedelta(seconds=6))
+    fresh = await server.insert()
+    assert len((await server.claim(lease_seconds=5, sweep=True))["jobs"]) == 4, "the first time at once"
+    await move_clock(timedelta(seconds=12))
+    again = await server.claim(sweep=True)
+    assert [job["id"] for job in again["jobs"]] == [fresh]
+    due = await server.connection.fetch(
+        "select id, extract(epoch from run_at - clock_now())::float from jobs where status = 'pending' order by run_at"
+    )
+    assert [tuple(row) for row in due] == [
+        (id_, pytest.approx(delay, abs=0.5)) for id_, delay in zip(jobs, (10, 20, 30), strict=True)
+    ]
+
+
+async def test_a_snooze_or_a_failure_in_between_clears_a_job_of_killing(
+    server: Calls, move_clock: MoveClock
+) -> None:
+    await server.insert()
+    now = timedelta()
+    for _ in range(2):
+        job = await server.take(lease_seconds=5)
+        now += timedelta(seconds=6)
+        await move_clock(now)
+        (job,) = (await server.claim(sweep=True))["jobs"]
+        await server.end(job, "snooze", delay_seconds=0)
+
+
+async def test_however_many_vanished_twice_they_are_back_within_five_minutes(
+    server: Calls, move_clock: MoveClock
+) -> None:
+    await server.connection.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 900)")
+    for seconds in (6, 12):
+        await server.claim(1000, lease_seconds=5, sweep=True)
+        await move_clock(timedelta(seconds=seconds))
+    await server.claim(0, sweep=True)
+    last, apart = await server.connection.fetchrow(  # type: ignore[misc]
+        "select max(extract(epoch from run_at - updated_at))::float,"
+        " count(distinct run_at)::int from jobs where status = 'pending'"
+    )
+    assert (last, apart) == (pytest.approx(300, abs=0.1), 900)
 
 
 async def test_a_vanished_workers_late_words_are_stale_whatever_they_are(
