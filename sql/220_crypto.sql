@@ -313,7 +313,7 @@ alter table public.crypto_payments enable row level security;
 alter table public.crypto_addresses enable row level security;
 
 revoke all on public.crypto_assets, public.crypto_payments, public.crypto_addresses
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on public.crypto_assets, public.crypto_payments, public.crypto_addresses to service_role;
 grant select on public.crypto_assets, public.crypto_payments to authenticated;
@@ -331,7 +331,7 @@ public.draft_crypto_request(public.crypto_assets, public.subscription_tiers, tex
 public.end_crypto_request_at(public.crypto_payments),
 public.crypto_request_as_told(public.crypto_payments),
 public.renew_crypto_request(uuid)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.open_crypto_request(uuid, uuid, text, text, uuid),

@@ -304,7 +304,8 @@ $$;
 alter table public.crypto_transactions enable row level security;
 alter table public.crypto_transfers enable row level security;
 
-revoke all on public.crypto_transactions, public.crypto_transfers from public, anon, authenticated, service_role;
+revoke all on public.crypto_transactions, public.crypto_transfers
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on public.crypto_transactions, public.crypto_transfers to service_role;
 grant select on public.crypto_transactions to authenticated;
@@ -324,7 +325,7 @@ public.submit_crypto_hash(jsonb, text, text),
 public.record_crypto_look(uuid, text, integer, jsonb),
 public.count_crypto_transfers(public.crypto_payments, text, jsonb),
 public.look_at_crypto_again(public.crypto_payments, text)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.submit_crypto_hash(jsonb, text, text),

@@ -90,7 +90,7 @@ begin
     if status = 'confirmed' and (was).status <> 'confirmed' then
         perform public.confirm_crypto_payment(request);
     elsif status = 'reversed' and (was).status <> 'reversed' then
-        perform public.reverse_crypto_payment(request);
+        perform public.reverse_crypto_payment(was);
     elsif status = 'underpaid' and (received_more or (was).status <> 'underpaid') then
         perform public.end_crypto_request_at(request);
         perform public.tell_payer(
@@ -138,8 +138,9 @@ $$;
 
 
 -- Takes back what a payment had bought, after the chain gave it up, and tells the user and the operators.
+-- `was` is the request as it was when all had been received.
 -- Callers: follow_crypto_payment.
-create function public.reverse_crypto_payment(request public.crypto_payments) returns void
+create function public.reverse_crypto_payment(was public.crypto_payments) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -147,14 +148,14 @@ declare
     payment_id uuid;
 begin
     update public.payments as p set status = 'reversed', updated_at = public.clock_now()
-    where p.crypto_payment_id = (request).id
+    where p.crypto_payment_id = (was).id
     returning p.id into strict payment_id;
     perform public.take_back_paid_period(payment_id);
     perform public.tell_payer(
-        (request).user_id, 'payment_reversed', (request).id::text, public.crypto_payment_words(request)
+        (was).user_id, 'payment_reversed', (was).id::text, public.crypto_payment_words(was)
     );
     perform public.tell_operators(
-        'payment_reversed', (request).id::text, public.crypto_payment_words(request)
+        'payment_reversed', (was).id::text, public.crypto_payment_words(was)
     );
 end
 $$;
@@ -168,11 +169,8 @@ as $$
 select jsonb_build_object(
     'crypto_payment_id', (request).id,
     'tier', (select t.name from public.subscription_tiers as t where t.id = (request).tier_id),
-    'amount', (request).price::text,
-    'currency', (request).currency,
-    'symbol', (request).symbol,
-    'expected', public.crypto_units((request).amount_expected, (request).decimals),
-    'received', public.crypto_units((request).amount_received, (request).decimals),
+    'amount', public.crypto_units((request).amount_received, (request).decimals),
+    'currency', (request).symbol,
     'missing', public.crypto_units(
         greatest((request).amount_expected - (request).amount_received, 0), (request).decimals
     ),
@@ -208,6 +206,6 @@ public.confirm_crypto_payment(public.crypto_payments),
 public.reverse_crypto_payment(public.crypto_payments),
 public.crypto_payment_words(public.crypto_payments),
 public.expire_crypto_request(uuid)
-from public, anon, authenticated, service_role;
+from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function public.expire_crypto_request(uuid) to service_role;

@@ -9,6 +9,8 @@ from uuid import UUID
 import pytest
 
 from devstack.chain.anvil import Anvil, Token, anvil_process, new_address
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL
 from handlers import resources
 from handlers.clients.chains import Chains
 from handlers.clients.database import Database, call
@@ -22,6 +24,12 @@ Verify = Callable[..., Awaitable[Json]]
 PRICE = 29
 LATER = timedelta(hours=25)
 """When a request that was opened now is over."""
+
+
+@pytest.fixture
+def environment(gateway: Gateway) -> dict[str, str]:
+    """The settings of a worker that has no business with Stripe."""
+    return {"SUPABASE_URL": gateway.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.service_role}
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +101,12 @@ class Shop:
             "select treasury_address is null and chain like 'evm:%' from crypto_assets where id = $1", asset
         ):
             await self.addresses(new_address())
-        return dict(
-            await call(
-                self.db,
-                "open_crypto_request",
-                user_id=user,
-                tier_id=self.tier,
-                billing_interval=interval,
-                asset_id=asset,
-            )
-        )
+        return await self.open(asset, user, interval)
+
+    async def open(self, asset: str, user: UUID, interval: str = "month") -> Json:
+        """Opens a request as the app's server does."""
+        words = {"user_id": user, "tier_id": self.tier, "billing_interval": interval, "asset_id": asset}
+        return dict(await call(self.db, "open_crypto_request", **words))
 
     async def row(self, request: Json) -> Json:
         """The request as it stands."""
