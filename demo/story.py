@@ -13,8 +13,8 @@ from supabase import AsyncClient
 
 from demo.clock import Connection, move_clock
 from demo.worker import ROOT, Told
+from devstack.stripe.books import Event
 from devstack.stripe.double import StripeDouble
-from devstack.stripe.story import Event
 
 _PATIENCE_SECONDS = 30
 

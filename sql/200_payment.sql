@@ -23,6 +23,9 @@ create table public.subscription_tiers (
 create table public.billing_customers (
     stripe_customer_id text primary key,
     user_id uuid not null,
+    email text, -- as Stripe has it, for those who look for a customer there
+    deleted_at timestamptz, -- no longer there; the row stays, since what was bought stays theirs
+    ticket bigint,
     created_at timestamptz not null default public.clock_now()
 );
 create index billing_customers_by_user on public.billing_customers (user_id);
@@ -49,6 +52,7 @@ create table public.subscriptions (
     canceled_at timestamptz,
     ended_at timestamptz,
     started_at timestamptz not null,
+    activated_at timestamptz, -- when it was first seen to give access
     ticket bigint,
     billing_interval text check (billing_interval in ('month', 'year')),
     anchor_day smallint check (anchor_day between 1 and 31), -- the day of the month on which its periods begin
@@ -103,23 +107,26 @@ create table public.payments (
     user_id uuid not null,
     subscription_id uuid references public.subscriptions (id),
     provider text not null check (provider in ('stripe', 'crypto', 'manual')),
-    status text not null check (status in ('pending', 'succeeded', 'failed', 'reversed')),
+    status text not null check (status in ('pending', 'succeeded', 'failed', 'void', 'reversed')),
     amount numeric not null check (amount >= 0),
     amount_refunded numeric not null default 0 check (amount_refunded >= 0),
     disputed boolean not null default false,
     currency text not null check (currency = lower(currency)),
     stripe_invoice_id text unique,
+    stripe_checkout_id text unique, -- for a payment at the till that has no invoice
     crypto_payment_id uuid unique,
     period_start timestamptz, -- what it bought, where we sell time ourselves
     period_end timestamptz,
     attempt_count integer not null default 0,
     next_attempt_at timestamptz,
+    action_required_at timestamptz, -- when the user was asked to confirm it
     paid_at timestamptz,
     ticket bigint,
+    money_back_ticket bigint, -- of the look that amount_refunded and disputed show
     created_at timestamptz not null default public.clock_now(),
     updated_at timestamptz not null default public.clock_now(),
-    constraint "a payment by Stripe needs its invoice and a ticket" check (
-        provider <> 'stripe' or (stripe_invoice_id is not null and ticket is not null)
+    constraint "a payment by Stripe needs its invoice or checkout, and a ticket" check (
+        provider <> 'stripe' or (coalesce(stripe_invoice_id, stripe_checkout_id) is not null and ticket is not null)
     )
 );
 create index payments_by_user on public.payments (user_id, created_at desc);

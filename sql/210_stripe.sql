@@ -10,7 +10,8 @@
 -- 3. An event is `received` until the one transaction that writes what it led to also calls it `processed`. A worker
 --    that dies in between leaves it received, and the job's next attempt starts over with a new ticket.
 --
--- Locks are taken in one order (event, customer, subscription, payment), at most one row of each: no deadlocks.
+-- `211_stripe_rows.sql` has the rows that a look leads to. Locks are taken in one order (event, customer, subscription,
+-- payment, the keys of notices), of one customer after the other: no deadlocks.
 
 create table public.stripe_events (
     id text primary key,
@@ -20,12 +21,14 @@ create table public.stripe_events (
     job_key text not null,
     status text not null check (status in ('received', 'processed', 'ignored', 'skipped')),
     note text,
+    waits_for text, -- the customer whose user nobody knew when it was followed
     sent_at timestamptz not null,
     received_at timestamptz not null default public.clock_now(),
     ended_at timestamptz,
     constraint "an event has ended when it is no longer received" check ((status = 'received') = (ended_at is null))
 );
 create index stripe_events_open on public.stripe_events (received_at) where status = 'received';
+create index stripe_events_waiting on public.stripe_events (waits_for) where waits_for is not null;
 
 create sequence public.stripe_tickets;
 
@@ -60,148 +63,137 @@ exception when deadlock_detected or serialization_failure then
 end
 $$;
 
--- Whose this is, for all tables alike: `seen` as for apply_stripe_event, its customer being {id, user_id,
--- fallback_user_id}, where everything may be missing. The user whom the event's own object names goes first; then who
--- the subscription or the payment is known to belong to; then who is known by the customer; then whom Stripe's customer
--- names. So a renewal, which names nobody, never takes a subscription from the user whom its checkout named.
-create function public.owner_of_stripe_objects(seen jsonb) returns uuid
-language plpgsql security invoker set search_path = pg_catalog, pg_temp
+-- Draws a ticket for a look that no event asked for: {"ticket": 7}.
+create function public.draw_stripe_ticket() returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-declare
-    customer_id constant text := seen #>> '{customer,id}';
-    named constant uuid := seen #>> '{customer,user_id}';
-    owner constant uuid := coalesce(
-        named,
-        (
-            select s.user_id from public.subscriptions as s
-            where s.stripe_subscription_id = seen #>> '{subscription,stripe_subscription_id}'
-        ),
-        (
-            select p.user_id from public.payments as p
-            where p.stripe_invoice_id = seen #>> '{payment,stripe_invoice_id}'
-        ),
-        (select c.user_id from public.billing_customers as c where c.stripe_customer_id = customer_id),
-        (seen #>> '{customer,fallback_user_id}')::uuid
-    );
-begin
-    if owner is not null and customer_id is not null then
-        insert into public.billing_customers as known (stripe_customer_id, user_id) values (customer_id, owner)
-        on conflict (stripe_customer_id) do update
-            set user_id = excluded.user_id
-            where named is not null and known.user_id <> excluded.user_id;
-    end if;
-    return owner;
-end
+select jsonb_build_object('ticket', nextval('public.stripe_tickets'));
 $$;
 
-create function public.write_stripe_subscription(look public.subscriptions) returns void
-language sql security invoker set search_path = pg_catalog, pg_temp
-as $$
-insert into public.subscriptions as known (
-    user_id, tier_id, status, payment_method, stripe_subscription_id, stripe_customer_id, stripe_price_id,
-    current_period_start, current_period_end, trial_ends_at, cancel_at_period_end, canceled_at, ended_at, started_at,
-    ticket
-)
-values (
-    look.user_id,
-    (
-        select t.id from public.subscription_tiers as t
-        where look.stripe_price_id in (t.stripe_price_monthly, t.stripe_price_yearly)
-        order by t.active desc, t.created_at
-        limit 1
-    ),
-    look.status, 'stripe', look.stripe_subscription_id, look.stripe_customer_id, look.stripe_price_id,
-    look.current_period_start, look.current_period_end, look.trial_ends_at, look.cancel_at_period_end, look.canceled_at,
-    look.ended_at, look.started_at, look.ticket
-)
-on conflict (stripe_subscription_id) do update set
-    user_id = excluded.user_id, tier_id = excluded.tier_id, status = excluded.status,
-    stripe_customer_id = excluded.stripe_customer_id, stripe_price_id = excluded.stripe_price_id,
-    current_period_start = excluded.current_period_start, current_period_end = excluded.current_period_end,
-    trial_ends_at = excluded.trial_ends_at, cancel_at_period_end = excluded.cancel_at_period_end,
-    canceled_at = excluded.canceled_at, ended_at = excluded.ended_at, started_at = excluded.started_at,
-    ticket = excluded.ticket, updated_at = public.clock_now()
-where known.ticket < excluded.ticket;
-$$;
-
-create function public.write_stripe_payment(look public.payments, stripe_subscription_id text) returns void
-language sql security invoker set search_path = pg_catalog, pg_temp
-as $$
-insert into public.payments as known (
-    user_id, subscription_id, provider, status, amount, currency, stripe_invoice_id, attempt_count, next_attempt_at,
-    paid_at, ticket
-)
-values (
-    look.user_id,
-    (
-        select s.id from public.subscriptions as s
-        where s.stripe_subscription_id = write_stripe_payment.stripe_subscription_id
-    ),
-    'stripe', look.status, look.amount, look.currency, look.stripe_invoice_id, look.attempt_count, look.next_attempt_at,
-    look.paid_at, look.ticket
-)
-on conflict (stripe_invoice_id) do update set
-    user_id = excluded.user_id, subscription_id = excluded.subscription_id, status = excluded.status, amount = excluded.amount,
-    currency = excluded.currency, attempt_count = excluded.attempt_count, next_attempt_at = excluded.next_attempt_at,
-    paid_at = excluded.paid_at, ticket = excluded.ticket, updated_at = public.clock_now()
-where known.ticket < excluded.ticket;
-$$;
-
--- Writes what a look saw and ends the event. `seen` is {customer, subscription?, payment?}: the customer as above, the
--- others by the names of their tables' columns. Answers {"status": …}: `processed`; or `unknown_user`, and nothing is
--- written and the event stays received; or what another worker made of it meanwhile, and nothing is written.
+-- Writes what a look saw, as write_stripe_look does, and ends the event. Answers {"status": …}: `processed`, `skipped`;
+-- or `unknown_user`, and nothing is written and the event stays received; or what another worker made of it meanwhile,
+-- and nothing is written. Events of the same customer that waited for its user are enqueued once more, however long ago
+-- their own jobs were given up.
 create function public.apply_stripe_event(event_id text, ticket bigint, seen jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_status text;
-    owner uuid;
-    subscription public.subscriptions := jsonb_populate_record(
-        null::public.subscriptions, seen -> 'subscription'
-    );
-    payment public.payments := jsonb_populate_record(null::public.payments, seen -> 'payment');
+    outcome jsonb;
 begin
     select e.status into strict now_status from public.stripe_events as e where e.id = event_id for update;
     if now_status <> 'received' then
         return jsonb_build_object('status', now_status);
     end if;
-    owner := public.owner_of_stripe_objects(seen);
-    if owner is null then
-        return jsonb_build_object('status', 'unknown_user');
+    outcome := public.write_stripe_look(ticket, seen);
+    if outcome ->> 'status' = 'unknown_user' then
+        update public.stripe_events set waits_for = seen #>> '{customer,id}' where id = event_id;
+        return outcome;
     end if;
-    if subscription.stripe_subscription_id is not null then
-        subscription.user_id := owner;
-        subscription.ticket := ticket;
-        perform public.write_stripe_subscription(subscription);
-    end if;
-    if payment.stripe_invoice_id is not null then
-        payment.user_id := owner;
-        payment.ticket := ticket;
-        perform public.write_stripe_payment(payment, seen #>> '{payment,stripe_subscription_id}');
-    end if;
-    update public.stripe_events set status = 'processed', ended_at = public.clock_now() where id = event_id;
-    return jsonb_build_object('status', 'processed');
+    update public.stripe_events
+    set status = outcome ->> 'status', note = outcome ->> 'note', waits_for = null, ended_at = public.clock_now()
+    where id = event_id;
+    perform public.follow_waiting_stripe_events(array[seen #>> '{customer,id}']);
+    return outcome;
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
--- Ends an event that leads to nothing, and says why. Answers its status, which another worker may have set meanwhile.
-create function public.skip_stripe_event(event_id text, note text) returns jsonb
+-- Enqueues the events that waited for the users of these customers, where the user is known now; answers how many.
+-- Callers: apply_stripe_event, enqueue_lost_stripe_events. An event that is just being followed is left alone. What is
+-- enqueued says what the event was about, which is all that is read of any event.
+create function public.follow_waiting_stripe_events(customers text[]) returns integer
+language plpgsql security invoker set search_path = pg_catalog, pg_temp
+as $$
+declare
+    jobs jsonb;
+begin
+    with waiting as (
+        select e.id
+        from public.stripe_events as e
+        inner join public.billing_customers as c on e.waits_for = c.stripe_customer_id
+        where e.waits_for = any (customers) and e.status = 'received'
+        for update of e skip locked
+    ),
+
+    followed as (
+        update public.stripe_events as e set waits_for = null
+        from waiting as w
+        where e.id = w.id
+        returning e.id, e.type, e.livemode, e.sent_at, e.object_id
+    )
+
+    select
+        jsonb_agg(jsonb_build_object(
+            'queue', 'payment', 'type', 'stripe_webhook', 'idempotency_key', concat_ws(':', f.id, 'user known'),
+            'data', jsonb_build_object(
+                'id', f.id, 'type', f.type, 'livemode', f.livemode, 'created', f.sent_at,
+                'data', jsonb_build_object('object', jsonb_build_object('id', f.object_id))
+            )
+        ))
+    into jobs
+    from followed as f;
+    return case when jobs is null then 0 else jsonb_array_length(public.enqueue(jobs)) end;
+end
+$$;
+
+-- Writes what looks saw that no event asked for, all of them of one ticket: {"looks", "mended", "unknown"}. `mended`
+-- are those whose row said something else before; `unknown` those of customers whom nobody named as a user of ours.
+create function public.sync_stripe_subscriptions(ticket bigint, looks jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    now_status text;
+    one jsonb;
+    outcome jsonb;
+    mended integer := 0;
+    unknown integer := 0;
 begin
-    update public.stripe_events as e
-    set status = 'skipped', note = skip_stripe_event.note, ended_at = public.clock_now()
-    where e.id = event_id and e.status = 'received';
-    select e.status into strict now_status from public.stripe_events as e where e.id = event_id;
-    return jsonb_build_object('status', now_status);
+    for one in
+        select look.seen
+        from jsonb_array_elements(looks) as look (seen)
+        order by look.seen #>> '{customer,id}', look.seen #>> '{subscription,stripe_subscription_id}'
+    loop
+        outcome := public.write_stripe_look(ticket, one);
+        mended := mended + coalesce((outcome ->> 'changed')::boolean, false)::integer;
+        unknown := unknown + (outcome ->> 'status' = 'unknown_user')::integer;
+    end loop;
+    return jsonb_build_object('looks', jsonb_array_length(looks), 'mended', mended, 'unknown', unknown);
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+-- Enqueues those of Stripe's events that never arrived, as their webhook would have, and those that waited for a user
+-- who is known by now: {"lost": 2, "waited": 0}.
+create function public.enqueue_lost_stripe_events(events jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    jobs jsonb;
+    answer jsonb;
+begin
+    select
+        coalesce(
+            jsonb_agg(jsonb_build_object(
+                'queue', 'payment', 'type', 'stripe_webhook', 'data', listed.event,
+                'idempotency_key', listed.event ->> 'id'
+            )),
+            '[]'
+        )
+    into jobs
+    from jsonb_array_elements(events) as listed (event)
+    where not exists (select from public.stripe_events as known where known.id = listed.event ->> 'id');
+
+    answer := public.enqueue(jobs);
+    return jsonb_build_object(
+        'lost', jsonb_array_length(jsonb_path_query_array(answer, '$[*] ? (@.created == true)')),
+        'waited', public.follow_waiting_stripe_events(
+            array(select distinct e.waits_for from public.stripe_events as e where e.waits_for is not null)
+        )
+    );
 end
 $$;
 
@@ -214,15 +206,17 @@ grant select on public.stripe_events to service_role;
 
 revoke all on function
 public.receive_stripe_event(jsonb),
-public.owner_of_stripe_objects(jsonb),
-public.write_stripe_subscription(public.subscriptions),
-public.write_stripe_payment(public.payments, text),
+public.draw_stripe_ticket(),
 public.apply_stripe_event(text, bigint, jsonb),
-public.skip_stripe_event(text, text)
+public.follow_waiting_stripe_events(text[]),
+public.sync_stripe_subscriptions(bigint, jsonb),
+public.enqueue_lost_stripe_events(jsonb)
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.receive_stripe_event(jsonb),
+public.draw_stripe_ticket(),
 public.apply_stripe_event(text, bigint, jsonb),
-public.skip_stripe_event(text, text)
+public.sync_stripe_subscriptions(bigint, jsonb),
+public.enqueue_lost_stripe_events(jsonb)
 to service_role;

@@ -21,6 +21,7 @@ class Notice(StrEnum):
     """The kinds of fact that a user is told."""
 
     SUBSCRIPTION_ACTIVATED = "subscription_activated"
+    RENEWAL_UPCOMING = "renewal_upcoming"
     RENEWAL_REQUIRED = "renewal_required"
     RENEWAL_OVERDUE = "renewal_overdue"
     SUBSCRIPTION_EXPIRED = "subscription_expired"
@@ -45,6 +46,13 @@ TEXTS: Final[Mapping[Notice, Text]] = {
     Notice.SUBSCRIPTION_ACTIVATED: Text(
         "Your subscription is active",
         ("Thank you. {tier} is yours.", "It runs until {period_end}."),
+    ),
+    Notice.RENEWAL_UPCOMING: Text(
+        "Your subscription renews soon",
+        (
+            "Your subscription to {tier} goes on by itself on {period_end}.",
+            "{amount} will be collected then.",
+        ),
     ),
     Notice.RENEWAL_REQUIRED: Text(
         "Your subscription ends soon",

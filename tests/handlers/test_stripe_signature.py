@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import stripe as library
 
+from devstack.stripe.books import Books
 from devstack.stripe.double import WEBHOOK_SECRET, StripeDouble
-from devstack.stripe.story import Books
 from handlers.clients.stripe import StripeClient
 from handlers.clients.stripe_signature import BadDelivery, read_signed, secrets_in
 from handlers.payment.stripe_webhook import receive

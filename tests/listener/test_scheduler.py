@@ -120,6 +120,7 @@ async def test_the_latest_slot_is_made_up_for_at_the_start(gateway: Gateway, own
         "monitor_orders@2026-03-29T12:00Z",
         "sync_positions@2026-03-29T12:00Z",
         "aggregate@2026-03-29T00:00Z",
+        "reconcile_stripe@2026-03-29T00:00Z",
         "prune@2026-03-29T12:00Z",
     }
 
@@ -170,7 +171,12 @@ async def test_schedules_without_a_handler_here_are_told_and_inserted(gateway: G
     async with scheduling(gateway, *SCHEDULES, registry=registry_of(runs(prune))) as running:
         await until("all are in", lambda: len(running.slots) == len(SCHEDULES))
     told = [(event.type, event.queue) for event in running.told.of(SlotWithoutHandler)]
-    assert told == [("monitor_orders", "broker"), ("sync_positions", "broker"), ("aggregate", "alerts")]
+    assert told == [
+        ("monitor_orders", "broker"),
+        ("sync_positions", "broker"),
+        ("aggregate", "alerts"),
+        ("reconcile_stripe", "payment"),
+    ]
 
 
 async def test_a_thread_that_died_is_a_problem_by_name(gateway: Gateway) -> None:
