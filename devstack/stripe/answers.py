@@ -86,13 +86,13 @@ def expanded(books: Books, shown: Json, wanted: list[str]) -> Json:
     return shown
 
 
-def _expand(books: Books, shown: Any, steps: list[str], path: str) -> None:
+def _expand(books: Books, shown: Json, steps: list[str], path: str) -> None:
     first, *rest = steps
     if first == "data":
         for one in shown["data"]:
             _expand(books, one, rest, path)
         return
-    if not isinstance(shown, dict) or first not in shown or len(steps) > 4:
+    if first not in shown or len(steps) > 4:
         raise Refused(400, f"This property cannot be expanded ({path}).")
     if isinstance(shown[first], str):
         if first not in EXPANDABLE:

@@ -116,8 +116,9 @@ class Books:
             "related_object": related and related | {"url": f"/v1/{related['type']}s/{related['id']}"},
             "context": None,
         }
-        details = (about.get("parent") or {}).get("subscription_details") or {}
-        data = {"customer": about.get("customer"), "subscription": details.get("subscription")}
+        parent: Json = about.get("parent") or {}
+        details: Json = parent.get("subscription_details") or {}
+        data: Json = {"customer": about.get("customer"), "subscription": details.get("subscription")}
         self.thin_events[thin["id"]] = thin | {"data": data}
         return thin
 

@@ -52,6 +52,7 @@ class _Fault:
     status: int
     times: int
     headers: Mapping[str, str]
+    after: int
 
 
 class StripeDouble:
@@ -128,10 +129,19 @@ class StripeDouble:
         return body, f"t={moment},v1={digest}"
 
     def fail_next(
-        self, path: str, status: int, times: int = 1, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        status: int,
+        times: int = 1,
+        *,
+        headers: Mapping[str, str] | None = None,
+        after: int = 0,
     ) -> None:
-        """The next `times` requests whose path begins so are answered with this status (`DROPPED`: with none)."""
-        self._faults.append(_Fault(path, status, times, headers or {}))
+        """The next `times` requests whose path begins so are answered with this status (`DROPPED`: with none).
+
+        `after` so many that are answered as ever.
+        """
+        self._faults.append(_Fault(path, status, times, headers or {}, after))
 
     def slow(self, path: str, seconds: float) -> None:
         """From now on, requests whose path begins so wait so long for their answer."""
@@ -173,8 +183,10 @@ class StripeDouble:
     def _next_fault(self, path: str) -> _Fault | None:
         for fault in self._faults:
             if fault.times > 0 and path.startswith(fault.path):
-                fault.times -= 1
-                return fault
+                fault.after -= 1
+                if fault.after < 0:
+                    fault.times -= 1
+                    return fault
         return None
 
     def _check(self, request: web.Request) -> None:

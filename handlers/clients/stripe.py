@@ -142,8 +142,8 @@ class StripeClient:
     async def upcoming_of(self, event_id: str) -> str | None:
         """The subscription of the invoice to come that a thin event tells of."""
         with explained("an event"):
-            event = (await self._client.v2.core.events.retrieve_async(event_id)).to_dict()
-        return cast("str | None", (event.get("data") or {}).get("subscription"))
+            event = cast("Json", (await self._client.v2.core.events.retrieve_async(event_id)).to_dict())
+        return cast("dict[str, str | None]", event.get("data") or {}).get("subscription")
 
     # -- what belongs to what --
 

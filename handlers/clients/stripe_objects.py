@@ -34,7 +34,7 @@ def _expanded(value: object) -> object:
 
 
 def _if_expanded(value: object) -> object:
-    return value if isinstance(value, Mapping) else None
+    return None if isinstance(value, str) else value
 
 
 Reference = Annotated[str, BeforeValidator(_unexpanded)]
@@ -128,7 +128,6 @@ class Subscription(StripeObject):
         """The price of its first item: we sell one thing per subscription."""
         return next((item.price.id for item in self.items.data if item.price), None)
 
-
     @property
     def cost(self) -> tuple[Decimal, str] | None:
         """What a period costs, and its currency, where all items have a fixed price."""
@@ -150,10 +149,6 @@ class _Transitions(StripeObject):
 _SUBSCRIPTION = AliasChoices(AliasPath("parent", "subscription_details", "subscription"), "subscription")
 
 
-class _Failure(StripeObject):
-    code: str | None = None
-
-
 class Invoice(StripeObject):
     """A bill, usually for one period of a subscription. Amounts are in minor units: see `money`."""
 
@@ -170,7 +165,6 @@ class Invoice(StripeObject):
     next_payment_attempt: datetime | None = None
     status_transitions: _Transitions = _Transitions()
     hosted_invoice_url: str | None = None
-    last_finalization_error: _Failure | None = None
     old_payment_intent: Reference | None = Field(default=None, validation_alias="payment_intent")
 
 

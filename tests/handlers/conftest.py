@@ -84,5 +84,14 @@ def follow(db: Database, stripe: StripeClient) -> Attempt:
 
 
 @pytest.fixture
+async def door(environment: dict[str, str]) -> AsyncIterator[str]:
+    """The URL of a process that receives webhooks and runs payment jobs."""
+    from tests.handlers.stripe_door import open_door  # which needs the types of this file
+
+    async with open_door(environment) as url:
+        yield url
+
+
+@pytest.fixture
 def user_id() -> UUID:
     return uuid4()
