@@ -63,6 +63,7 @@ SCHEDULES = (
     Schedule("sync_positions", timedelta(hours=1)),
     Schedule("aggregate", timedelta(days=1)),
     Schedule("reconcile_stripe", timedelta(days=1)),
+    Schedule("subscription_renewal", timedelta(hours=1)),
     Schedule("prune", timedelta(hours=1)),
 )
 
