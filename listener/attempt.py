@@ -30,7 +30,7 @@ from listener.errors import PulseError, Reject, RetryAfter
 from listener.events import AttemptStopped, Emit, Swallowed
 from listener.jobs import Job, WokenBy
 from listener.outcomes import Cancel, Completed, Dead, ErrorText, Json, Outcome, Retry, Snooze
-from listener.redaction import Redactor, is_plain, storable
+from listener.redaction import Redactor, is_plain, keep_at_hand, storable
 from listener.registry import Handler
 from listener.resources import Provided
 
@@ -96,6 +96,7 @@ class Attempt:
         """The outcome to record, or None when the job is no longer ours. Raises nothing but foreign cancellation."""
         self._task = asyncio.current_task()
         self.started = time.monotonic()
+        keep_at_hand(self.job.data)
         try:
             return await self._run()
         except asyncio.CancelledError as error:

@@ -1,4 +1,4 @@
-"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev.
+"""The `pulse` command: worker, web, migrate, enqueue, retry, check, worker-key, dev, chaos.
 
 Exit codes: 0 done · 1 it did not work · 2 wrong configuration or command line.
 """
@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from types import FrameType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from listener.config import (
     DATABASE_URL,
@@ -26,8 +26,10 @@ from listener.config import (
     Tempo,
     process_environment,
     read_config,
+    secrets_in,
 )
 from listener.errors import ConfigError, PulseError
+from listener.events import Deaf, Event, Unannounced
 from listener.jobs import QUEUE_OF, NewJob, WokenBy
 from listener.keys import new_worker_key
 from listener.metrics import tell_on
@@ -50,14 +52,19 @@ def run(words: Sequence[str]) -> int:
     """Runs one command; answers its exit code."""
     arguments = _parser().parse_args(words)
     command = cast("Callable[[argparse.Namespace], Awaitable[int]]", arguments.command)
+    return exit_code_of(lambda: command(arguments))
+
+
+def exit_code_of(work: Callable[[], Awaitable[int]]) -> int:
+    """Runs the work of a process to its end, says what went wrong, and answers the exit code."""
     code = 1
     try:
-        code = asyncio.run(_awaited(command, arguments))
+        code = asyncio.run(_awaited(work))
     except* ConfigError as group:  # alone, or out of the TaskGroup of a process that was already starting
         code = 2
-        print("\n".join(f"✗ {each}" for error in _errors(group) for each in error.problems), file=sys.stderr)
+        _tell_problems(each for error in _errors(group) for each in error.problems)
     except* PulseError as group:
-        print("\n".join(f"✗ {error}" for error in _errors(group)), file=sys.stderr)
+        _tell_problems(str(error) for error in _errors(group))
     except* KeyboardInterrupt:
         code = 130
     except* SystemExit:
@@ -68,6 +75,12 @@ def run(words: Sequence[str]) -> int:
     return code
 
 
+def _tell_problems(problems: Iterable[str]) -> None:
+    """On stderr, for a person. A server or a resource may have quoted a key."""
+    redactor = Redactor(secrets_in(process_environment()))
+    print("\n".join(f"✗ {redactor.text(problem)}" for problem in problems), file=sys.stderr)
+
+
 def _errors(group: BaseExceptionGroup[E]) -> Iterator[E]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
@@ -76,10 +89,8 @@ def _errors(group: BaseExceptionGroup[E]) -> Iterator[E]:
             yield error
 
 
-async def _awaited(
-    command: Callable[[argparse.Namespace], Awaitable[int]], arguments: argparse.Namespace
-) -> int:
-    return await command(arguments)
+async def _awaited(work: Callable[[], Awaitable[int]]) -> int:
+    return await work()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", _migrate, "Apply the files of sql/ that the database at DATABASE_URL lacks.")
     enqueue = add("enqueue", _enqueue, "Insert one job and print its id.")
     enqueue.add_argument("type", metavar="TYPE")
-    enqueue.add_argument("data", metavar="JSON", nargs="?", default="{}", help="the job's data (default: {})")
+    enqueue.add_argument(
+        "data", metavar="JSON", nargs="?", default="{}", help="the job's data (default: {}; -: from stdin)"
+    )
     enqueue.add_argument("--queue", help="needed for types that are not the platform's own")
     enqueue.add_argument("--key", help="idempotency key: a second job with the same key is the first one")
     retry = add("retry", _retry, "Give dead letters another run, each at most once.")
@@ -134,6 +147,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     dev = add("dev", _dev, "The development stack, a Supabase on this machine: start, stop, reset, status …")
     dev.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="words for `python -m devstack`")
+    # No character begins an option here: all words are for the other program.
+    chaos = commands.add_parser(
+        "chaos",
+        help="The crash lab: a storm of faults over your own handlers.",
+        prefix_chars="\0",
+        add_help=False,
+    )
+    chaos.set_defaults(command=_chaos)
+    chaos.add_argument("words", nargs=argparse.REMAINDER)
     return parser
 
 
@@ -179,23 +201,26 @@ async def _worker(arguments: argparse.Namespace) -> int:
         exact_port=exact,
         schedules=not arguments.no_scheduler,
     )
-    return await _serve(config, registry, plan, arguments.log_level)
+    return await serve(config, registry, plan, arguments.log_level)
 
 
 async def _web(arguments: argparse.Namespace) -> int:
     config, registry = _configured(None, runs=False, listens=True)
     port, exact = _port(arguments)
     plan = Plan(queues=(), host=arguments.host, port=port, exact_port=exact, schedules=False)
-    return await _serve(config, registry, plan, arguments.log_level)
+    return await serve(config, registry, plan, arguments.log_level)
 
 
-async def _serve(config: Config, registry: Registry, plan: Plan, log_level: str) -> int:
+async def serve(
+    config: Config, registry: Registry, plan: Plan, log_level: str, tempo: Tempo | None = None
+) -> int:
+    """Is one process of workers until it has drained."""
     if log_level not in _LOG_LEVELS:
         raise ConfigError(
             [f"The log level (--log-level, PULSE_LOG_LEVEL) is one of {', '.join(_LOG_LEVELS)}."]
         )
     tell_on(sys.stdout, Redactor(config.secrets), log_level)
-    service = Service(config, registry, plan)
+    service = Service(config, registry, plan, tempo=tempo)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(threads := ThreadPoolExecutor())
     loop.set_exception_handler(for_loop(service.metrics))
@@ -249,7 +274,9 @@ async def _enqueue(arguments: argparse.Namespace) -> int:
     if queue is None:
         raise ConfigError([f"Which queue is {arguments.type!r} for? Name it with --queue."])
     try:
-        data = read_json(arguments.data)
+        # What stands on a command line can be read by everybody on the machine.
+        given = await asyncio.to_thread(sys.stdin.read) if arguments.data == "-" else arguments.data
+        data = read_json(given)
     except ValueError as error:
         raise ConfigError([f"The data is no JSON: {error}"]) from error
     job = NewJob(queue, arguments.type, cast("dict[str, object]", data), idempotency_key=arguments.key)
@@ -278,6 +305,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         await store.heartbeat([], timedelta(seconds=1))
         print("✓ the REST API answers, the key is accepted and our functions are there")
         bells = {queue: Bell() for queue in queues}
+        troubles: list[str] = []
         subscription = Subscription(
             url=config.supabase_url,
             key=config.key,
@@ -287,18 +315,30 @@ async def _check(arguments: argparse.Namespace) -> int:
             worker_id=f"pulse-check-{time.time_ns()}",
             timings=Tempo().listening,
             by_broadcast=config.listens_to_broadcast,
-            emit=lambda _: None,
+            emit=lambda event: troubles.extend(_trouble(event)),
         )
         heard = await _hears(subscription, bells[queues[0]])
     if not heard:
         print(
-            f"✗ Realtime did not become ready within {_HEAR_SECONDS} s. Jobs still run, up to one sweep late."
+            f"✗ Realtime announced nothing within {_HEAR_SECONDS} s. Jobs still run, up to one sweep late."
             " Is Realtime on, and are the job tables in the publication supabase_realtime?",
+            *dict.fromkeys(troubles),
+            sep="\n  ",
             file=sys.stderr,
         )
         return 1
     print("✓ Realtime announces inserts")
     return 0
+
+
+def _trouble(event: Event) -> list[str]:
+    match event:
+        case Deaf(reason):
+            return [reason]
+        case Unannounced(problem):
+            return [problem]
+        case _:
+            return []
 
 
 async def _hears(subscription: Subscription, bell: Bell) -> bool:
@@ -323,9 +363,15 @@ async def _worker_key(arguments: argparse.Namespace) -> int:
 
 
 async def _dev(arguments: argparse.Namespace) -> int:
-    words = cast("list[str]", arguments.words)
-    if find_spec("devstack") is None:  # no part of what is deployed
-        raise PulseError(
-            "The development stack is not installed here: run this in a checkout of the project."
-        )
-    os.execv(sys.executable, [sys.executable, "-m", "devstack", *words])  # noqa: S606 - our own program
+    return _become("devstack", "The development stack", cast("list[str]", arguments.words))
+
+
+async def _chaos(arguments: argparse.Namespace) -> int:
+    return _become("chaos", "The crash lab", cast("list[str]", arguments.words))
+
+
+def _become(package: str, name: str, words: Sequence[str]) -> NoReturn:
+    """Goes on as another program of ours, which is no part of what is deployed."""
+    if find_spec("devstack") is None or find_spec(package) is None:
+        raise PulseError(f"{name} is not installed here: run this in a checkout of the project.")
+    os.execv(sys.executable, [sys.executable, "-m", package, *words])  # noqa: S606 - our own program

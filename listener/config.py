@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigError
 from listener.keys import WHERE_KEYS, publishable_key_problem, service_key_problem, worker_key_problem
@@ -47,6 +47,21 @@ DATABASE_URL = Setting(
 )
 _SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN)
 """Whatever a process needs of them: what is there is never printed."""
+_SECRET_WORDS = {
+    "KEY",
+    "KEYS",
+    "APIKEY",
+    "SECRET",
+    "SECRETS",
+    "TOKEN",
+    "TOKENS",
+    "PASSWORD",
+    "PASSWD",
+    "PASS",
+    "DSN",
+}
+_SHORTEST_SECRET = 10
+_PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:([^/\s@]{4,})@")
 _WAYS_TO_LISTEN = ("postgres_changes", "broadcast")
 _HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
@@ -84,7 +99,7 @@ class Timings:
     canary: timedelta = timedelta(seconds=15)
     """Between two canaries, give or take a fifth; the first follows "Subscribed" at once."""
     canary_back: timedelta = timedelta(seconds=5)
-    """How long a canary may take from the database's answer until it is heard."""
+    """How long the database may take to answer a canary, and as long again the canary to be heard."""
     recycle: timedelta = timedelta(hours=23)
     """The age at which an epoch is replaced, less up to a tenth: secret keys are disconnected at 24 hours."""
     close: timedelta = timedelta(milliseconds=500)
@@ -138,19 +153,35 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
     problems += filter(None, [_listen_problem(listen, as_worker=as_worker)])
     if problems:
         raise ConfigError(problems)
-    secret_names = {setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret}
-    secrets = tuple(value for name in sorted(secret_names) if (value := environment.get(name)))
+    declared_secrets = [setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret]
     journal = environment.get(JOURNAL.name)
     return Config(
         url,
         key,
         dict(environment),
-        secrets,
+        secrets_in(environment, declared_secrets),
         environment.get(DOOR_TOKEN.name) or None,
         listen == "broadcast",
         Path(journal) if journal else None,
         apikey if as_worker else None,
     )
+
+
+def secrets_in(environment: Mapping[str, str], declared: Iterable[str] = ()) -> tuple[str, ...]:
+    """What must never be printed: what was declared as secret, and whatever looks so by its name, or in its URL.
+
+    A process also holds the keys of what it does not load, and a handler may read a variable that nobody declared.
+    """
+    named = {name for name, value in environment.items() if _looks_secret(name, value)}
+    found = {environment.get(name, "") for name in [*declared, *named]}
+    for value in environment.values():
+        if match := _PASSWORD_IN_URL.search(value):
+            found |= {match[1], unquote(match[1])}
+    return tuple(sorted(found - {""}))
+
+
+def _looks_secret(name: str, value: str) -> bool:
+    return len(value) >= _SHORTEST_SECRET and not _SECRET_WORDS.isdisjoint(name.upper().split("_"))
 
 
 def process_environment() -> dict[str, str]:
@@ -178,8 +209,8 @@ def _url_problem(url: str) -> str | None:
     if not is_origin or not _HOST.fullmatch(parts.netloc) or not url.startswith(parts.scheme):
         return wrong
     if parts.path or parts.query or "?" in url or "#" in url:
-        _, _, rest = url.partition(parts.netloc)
-        return f"{SUPABASE_URL.name} must end after the host: leave {rest} out."
+        # The rest is not quoted: there may be a key in it.
+        return f"{SUPABASE_URL.name} must end after the host: leave out what follows {parts.netloc}."
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         return f"{SUPABASE_URL.name} must begin with https:// unless it is this machine: each call carries the key."
     return None
@@ -194,7 +225,7 @@ def _key_problems(key: str, apikey: str, *, as_worker: bool) -> list[str | None]
 
 def _listen_problem(listen: str, *, as_worker: bool) -> str | None:
     if listen not in _WAYS_TO_LISTEN:
-        return f"{LISTEN.name} must be one of {', '.join(_WAYS_TO_LISTEN)}, not {listen[:40]!r}."
+        return f"{LISTEN.name} must be one of {', '.join(_WAYS_TO_LISTEN)}."
     if listen == "broadcast" and as_worker:
         return (
             f"{LISTEN.name}=broadcast needs the service key: private channels open for roles that Supabase lets in."

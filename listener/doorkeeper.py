@@ -78,7 +78,8 @@ class Guest(web.RequestHandler):
             server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to say "none"
-            keepalive_timeout=keeper.patience.idle.total_seconds(),
+            # Later than any deadline of ours, which know what a client has said so far.
+            keepalive_timeout=(keeper.patience.idle + keeper.patience.request).total_seconds(),
             lingering_time=_LINGERING_SECONDS,
             auto_decompress=False,  # a small body could become a large one
         )

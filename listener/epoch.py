@@ -288,6 +288,8 @@ def ending_of_state(state: RealtimeSubscribeStates, error: Exception | None) -> 
         why = re.search(r"Exception: (.*)", said, re.DOTALL)
         mend = why[1] if why else f"alter publication supabase_realtime add table public.{unheard[1]}"
         return Ending(f"{unheard[1]} cannot be listened to: {mend}")
+    if said.startswith("Unauthorized: You do not have permissions to read"):
+        return Ending(f"{said}: only a service key may hear broadcasts (PULSE_LISTEN)", Pace.PATIENT)
     if re.match(r"InvalidJWTToken|MalformedJWT|JwtSign|Unauthorized", said):
         return _refused(said)
     return Ending(f"the server said: {said}", _pace(said))

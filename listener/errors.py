@@ -33,6 +33,11 @@ class StoreError(PulseError):
 class StoreUnavailable(StoreError):
     """No answer, or a 5xx: whether the call took effect is unknown. Every call of `store.py` may be repeated."""
 
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+        """False when there was not even a connection: then it had no effect."""
+
 
 class StoreRefused(StoreError):
     """The API understood the call and refused it.

@@ -103,6 +103,13 @@ class Deaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Unannounced:
+    """The process listens to broadcasts, and the database does not broadcast all inserts; `problem` says the mend."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unavailable:
     """The REST API does not answer; the work goes on as far as it can and the call is repeated."""
 
@@ -174,6 +181,7 @@ Event = (
     | AttemptStopped
     | Hearing
     | Deaf
+    | Unannounced
     | Unavailable
     | Available
     | SlotInserted

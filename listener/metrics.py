@@ -1,7 +1,7 @@
 """The only file that logs and counts: it turns the facts of `events.py` into one line each, without secrets.
 
 On a terminal a line reads as a sentence; elsewhere it is one JSON object, with the same sentence as `message` and each
-fact under its own name. Foreign libraries' warnings go through the same redaction.
+fact under its own name. Lines of handlers and warnings of libraries go through the same redaction.
 """
 
 import json
@@ -30,6 +30,7 @@ _QUOTE_WHAT_THEY_CARRY = ("realtime", "websockets")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WARNING = re.compile(r".*?:\d+: \w+")  # file, line and class of a Python warning, without its text
 _LEVELS = {"WARNING", "ERROR", "CRITICAL"}
+_MOST_REASONS = 20
 _IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
 
 
@@ -41,8 +42,8 @@ class Metrics:
         """For the door's /health: finished jobs by outcome, missed wake-ups, stale outcomes, swallowed errors."""
         self._redactor = redactor
         self._unknown: dict[str, Mapping[str, int]] = {}
-        self._deaf_because = ""
-        self._deaf_in_vain = 0
+        self._troubles: dict[str, Counter[str]] = {}
+        """How often the same reason came in the trouble that goes on, by whom it troubles."""
 
     def __call__(self, event: e.Event) -> None:
         """Counts the fact and tells it. Never raises: a log line is not worth a job."""
@@ -94,19 +95,34 @@ class Metrics:
                     attempt=job.attempt,
                 )
             case e.Hearing(deaf_for):
-                self._deaf_in_vain = 0
+                self._troubles.pop("Realtime", None)
                 self._log("INFO", "Realtime is ready", deaf_seconds=_seconds(deaf_for))
             case e.Deaf(reason, retry_in):
-                self._deaf(clean(reason), retry_in)
-            case e.Unavailable(call, reason, retry_in):
-                self.counts["calls not answered"] += 1
+                self.counts["deaf"] += 1
+                if tries := self._tries("Realtime", reason):
+                    self._log(
+                        "WARNING",
+                        f"deaf to Realtime: {clean(reason)}; sweeps go on",
+                        **tries,
+                        retry_in_seconds=_seconds(retry_in),
+                    )
+            case e.Unannounced(problem):
                 self._log(
                     "WARNING",
-                    f"{call}: {clean(reason)}; nothing is lost, asking again",
-                    retry_in_seconds=_seconds(retry_in),
+                    f"PULSE_LISTEN is broadcast, but {clean(problem)} Until then sweeps find the jobs",
                 )
+            case e.Unavailable(call, reason, retry_in):
+                self.counts["calls not answered"] += 1
+                if tries := self._tries(call, reason):
+                    self._log(
+                        "WARNING",
+                        f"{call}: {clean(reason)}; nothing is lost, asking again",
+                        **tries,
+                        retry_in_seconds=_seconds(retry_in),
+                    )
             case e.Available(call, after):
-                self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
+                if self._troubles.pop(call, None):
+                    self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
             case e.SlotInserted(type_, slot, job_id, created):
                 how = "inserted" if created else "was there already"
                 self._log("INFO", f"schedule {type_}: slot {slot} {how} as job {job_id}")
@@ -162,14 +178,15 @@ class Metrics:
             woken_by=ended.woken_by.value,
         )
 
-    def _deaf(self, reason: str, retry_in: timedelta) -> None:
-        """Every ending is counted. Of an outage with one reason only the 1st, 2nd, 4th, 8th … try is told."""
-        self.counts["deaf"] += 1
-        self._deaf_in_vain = self._deaf_in_vain + 1 if reason == self._deaf_because else 1
-        self._deaf_because = reason
-        if self._deaf_in_vain.bit_count() == 1:
-            text = f"deaf to Realtime: {reason}; sweeps go on"
-            self._log("WARNING", text, tries=self._deaf_in_vain, retry_in_seconds=_seconds(retry_in))
+    def _tries(self, whom: str, reason: str) -> dict[str, int]:
+        """How often it has been so in this trouble, as a fact to tell; nothing when that is not worth a line. The 1st,
+        2nd, 4th, 8th … time is: an outage of an hour must not fill the log."""
+        trouble = self._troubles.setdefault(whom, Counter())
+        if len(trouble) >= _MOST_REASONS:  # a reason that differs each time is one reason too
+            reason = ""
+        trouble[reason] += 1
+        tries = trouble[reason]
+        return {"tries": tries} if tries.bit_count() == 1 else {}
 
     def _unknown_types(self, queue: str, counts: Mapping[str, int]) -> None:
         """Told when it changes, not at every sweep."""
@@ -187,27 +204,35 @@ class Metrics:
 
 
 def tell_on(stream: TextIO, redactor: Redactor, level: str = "INFO") -> None:
-    """Sends all log lines of the process to `stream`: ours, and other libraries' warnings."""
+    """Sends all log lines of the process to `stream`: ours, those of handlers, and other libraries' warnings."""
     logger.remove()
     write = _sentence if stream.isatty() else _json
 
     def sink(message: "Message") -> None:
-        stream.write(write(message))
-        stream.flush()
+        record = message.record
+        if record["name"] != __name__:  # a line of a handler
+            record["message"] = _harmless(redactor.text(record["message"]))
+            record["extra"] = {name: _fact(value, redactor) for name, value in record["extra"].items()}
+        try:
+            stream.write(write(message))
+            stream.flush()
+        except Exception as error:  # noqa: BLE001 - loguru would print the whole record
+            sys.stderr.write(f"could not write a log line: {type(error).__name__}\n")
 
     # diagnose would print the values of local variables, payloads and keys among them
     logger.add(sink, level=level, format="{message}", colorize=False, diagnose=False, backtrace=False)
+    logging.raiseExceptions = False  # it would print the words of a line that cannot be put together
     logging.basicConfig(handlers=[_Foreign(redactor.text)], level=logging.WARNING, force=True)
-    for name in _QUOTE_WHAT_THEY_CARRY:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Foreign(logging.Handler):
     """Other libraries' log records, redacted. Their tracebacks are left out: they may quote what they carried."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
-        super().__init__()
+        # Below that they quote what they send and receive, and a handler may have switched it on.
+        super().__init__(logging.WARNING)
         self._redact = redact
+        self.addFilter(lambda record: record.name.partition(".")[0] not in _QUOTE_WHAT_THEY_CARRY)
 
     def emit(self, record: logging.LogRecord) -> None:
         level = (
@@ -234,6 +259,11 @@ def _json(message: "Message") -> str:
     record = message.record
     words = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
     return json.dumps(words | record["extra"], default=str, ensure_ascii=False) + "\n"
+
+
+def _fact(value: object, redactor: Redactor) -> object:
+    """What a handler bound to its line: numbers as they are, all else as text."""
+    return value if isinstance(value, int | float | None) else _harmless(redactor.text(str(value)))
 
 
 def _harmless(text: str) -> str:

@@ -73,7 +73,9 @@ async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migrati
                         one.text,
                     )
             except asyncpg.PostgresError as error:
-                raise ConfigError([f"{one.label}.sql failed and left nothing behind: {error}"]) from error
+                # Without its details, which quote the row that is in the way.
+                why = error.args[0] if error.args else type(error).__name__
+                raise ConfigError([f"{one.label}.sql failed and left nothing behind: {why}"]) from error
         if missing:
             await connection.execute("notify pgrst, 'reload schema'")
         return missing

@@ -1,15 +1,24 @@
 """Takes secrets and payload values out of text before it is logged or stored.
 
-Known secrets and values are found as they are and as Python and JSON quote them. A long value is also found in parts:
-an error may quote the beginning of a page, or a part of it. All work is bounded, since the event loop waits for it.
+Known secrets and values are found as they are, as Python, JSON and HTML quote them, and as they stand in a URL; secrets
+in Base64 too. A long value is also found in parts: an error may quote the beginning of a page, or a part of it. All
+work is bounded, since the event loop waits for it.
+
+The lines that a library logs while it serves a handler carry no payload with them. So the payload of an attempt is at
+hand in its context, which tasks and threads of the handler inherit.
 """
 
+import base64
+import html
 import json
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import cached_property
 from itertools import islice
 from typing import cast
+from urllib.parse import quote, quote_plus
 
 from listener.outcomes import ErrorText
 
@@ -33,7 +42,14 @@ _SHAPES = re.compile(
 _LONGEST_TEXT = 100_000
 _LONGEST_MESSAGE = 2_000
 _LONGEST_STACK = 8_000
+_LONGEST_NAME = 200
+# Where a text is cut before it is read, what is cut in two is not recognised: so much beside the cut is left out.
+_TORN = 512
 _MOST_VALUES = 2_000
+_MOST_PLACES = 20_000
+_MOST_LINES = 50
+_SHORTEST_SECRET = 6
+_SHORTEST_PART = 12
 _SHORTEST_VALUE = 4
 _LONG_VALUE = 64
 _MOST_OF_LONG_VALUES = 2_000_000
@@ -41,6 +57,9 @@ _MOST_OF_LONG_VALUES = 2_000_000
 _WINDOW, _STRIDE = 32, 16
 _PLAIN_KEY = re.compile(r"[A-Za-z_]{1,30}")
 _NAMELESS = "‹data›"
+_MARK = re.compile("‹[^‹›]{1,120}›|›[^‹›]{1,120}‹")  # read backwards too
+_OF_SHAPES = ("redacted", "redacted"[::-1])  # what has a shape may be part of a value
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
 
 
 class Redactor:
@@ -48,15 +67,30 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # The longest first, so that a secret that contains another is replaced whole.
-        known = {form for secret in secrets if len(secret) >= 6 for form in _forms(secret)}
+        known = {form for secret in secrets for form in _forms_of_secret(secret)}
         self._secrets = sorted(known, key=len, reverse=True)
+        self._torn = max([_TORN, *map(len, known)])
 
     def text(self, text: str, payload: Mapping[str, object] | None = None) -> str:
-        """The text without secrets, and fit for the database; values of `payload` become ‹their.path›."""
-        text = self._without_secrets(text[:_LONGEST_TEXT])
-        if payload is not None:
-            text = self._without_secrets(_without_values(text, payload))  # a path may have carried one
+        """The text without secrets, and fit for the database; values of `payload` become ‹their.path›.
+
+        Without a payload: those of the attempt in whose context this is called, if there is one.
+        """
+        values = _at_hand.get() if payload is None else _Values(payload)
+        is_cut = len(text) > _LONGEST_TEXT
+        clean = self._clean(text[:_LONGEST_TEXT], values)
+        return self._without_torn_end(clean) if is_cut else clean
+
+    def _clean(self, text: str, values: "_Values | None") -> str:
+        text = self._without_secrets(text)
+        if values is not None:
+            text = self._without_secrets(values.left_out_of(text))  # a path may have carried one
         return _SHAPES.sub("‹redacted›", _storable_text(text))
+
+    def _without_torn_end(self, text: str) -> str:
+        """Without what stands behind the last thing that was recognised, as far as it may be part of another."""
+        marks = [match for match in _MARK.finditer(text) if match[0].strip("‹›") not in _OF_SHAPES]
+        return text[: max(marks[-1].end() if marks else 0, len(text) - self._torn)]
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
@@ -70,15 +104,26 @@ class Redactor:
         """
         # Cut twice: first roughly, since an error may quote a whole page, then to size when nothing can be torn in two.
         try:
-            stack = "".join(traceback.format_exception(error))[-10 * _LONGEST_STACK :]
-            message = str(error)[: 10 * _LONGEST_MESSAGE]
+            whole_stack = "".join(traceback.format_exception(error))
+            whole_message = str(error)
         except Exception:  # noqa: BLE001 - an error that cannot be printed is an error all the same
-            stack = message = ""
+            whole_stack = whole_message = ""
+        values = _at_hand.get() if payload is None else _Values(payload)
+        name = self._clean(type(error).__name__, values)[:_LONGEST_NAME]
+        message = self._clean(whole_message[: 10 * _LONGEST_MESSAGE], values)
+        if len(whole_message) > 10 * _LONGEST_MESSAGE:
+            message = self._without_torn_end(message)
+        stack = self._clean(whole_stack[-10 * _LONGEST_STACK :], values)
+        if len(whole_stack) > 10 * _LONGEST_STACK:
+            stack = self._without_torn_end(stack[::-1])[::-1]
         return ErrorText(
-            error_class=type(error).__name__,
-            message=self.text(message, payload)[:_LONGEST_MESSAGE] or type(error).__name__,
-            stack=self.text(stack, payload)[-_LONGEST_STACK:],
+            error_class=name, message=message[:_LONGEST_MESSAGE] or name, stack=stack[-_LONGEST_STACK:]
         )
+
+
+def keep_at_hand(payload: Mapping[str, object]) -> None:
+    """From now on whatever is redacted in this context, by any Redactor, is without the values of this payload."""
+    _at_hand.set(_Values(payload))
 
 
 def is_plain(key: str) -> bool:
@@ -104,26 +149,61 @@ def _storable_text(text: str) -> str:
     return text.replace("\0", "␀").encode(errors="backslashreplace").decode()
 
 
-def _without_values(text: str, payload: Mapping[str, object]) -> str:
-    """The text with each value of the payload replaced by its path, all in one pass: no replacement is looked at."""
-    leaves = list(islice(_leaves(payload), _MOST_VALUES + 1))
-    size = sum(len(value) for _, value in leaves if len(value) >= _LONG_VALUE)
-    if len(leaves) > _MOST_VALUES or size > _MOST_OF_LONG_VALUES:
-        return "‹withheld: the payload is too large to tell its values from this text›" if text else text
-    found: dict[str, str] = {}
-    windows: dict[str, tuple[str, int]] = {}
-    for path, value in leaves:
-        for form in _forms(value):
-            if form in text:
-                found.setdefault(form, f"‹{path}›" if path else _NAMELESS)
-            if len(form) >= _LONG_VALUE:
-                for at in range(0, len(form) - _WINDOW + 1, _STRIDE):
-                    windows[form[at : at + _WINDOW]] = form, at
-    if found:
-        longest_first = sorted(found, key=len, reverse=True)
-        pattern = re.compile("|".join(map(re.escape, longest_first)))
-        text = pattern.sub(lambda match: found[match[0]], text)
-    return _without_windows(text, windows) if windows else text
+class _Values:
+    """The values of a payload, made ready once to be looked for in many texts."""
+
+    def __init__(self, payload: Mapping[str, object]) -> None:
+        self._payload = payload
+
+    @cached_property
+    def _known(self) -> "tuple[dict[str, str], dict[str, tuple[str, int]]] | None":
+        """Each form of each value with what is written instead, and windows of the long ones; None: too many."""
+        leaves = list(islice(_leaves(self._payload), _MOST_VALUES + 1))
+        size = sum(len(value) for _, value in leaves if len(value) >= _LONG_VALUE)
+        if len(leaves) > _MOST_VALUES or size > _MOST_OF_LONG_VALUES:
+            return None
+        forms: dict[str, str] = {}
+        windows: dict[str, tuple[str, int]] = {}
+        for path, value in leaves:
+            for form in _forms(value):
+                forms.setdefault(form, f"‹{path}›" if path else _NAMELESS)
+                if len(form) >= _LONG_VALUE:
+                    for at in range(0, len(form) - _WINDOW + 1, _STRIDE):
+                        windows[form[at : at + _WINDOW]] = form, at
+        return forms, windows
+
+    def left_out_of(self, text: str) -> str:
+        """The text with each value replaced by its path, all in one pass: no replacement is looked at."""
+        if not text:
+            return text
+        if self._known is None:
+            return "‹withheld: the payload is too large to tell its values from this text›"
+        forms, windows = self._known
+        places: list[tuple[int, int, str]] = []
+        for form, instead in forms.items():
+            at = text.find(form)
+            while at >= 0:
+                places.append((at, -len(form), instead))
+                at = text.find(form, at + len(form))
+            if len(places) > _MOST_PLACES:
+                return "‹withheld: this text consists of values of the payload›"
+        text = _replaced(text, places)
+        return _without_windows(text, windows) if windows else text
+
+
+_at_hand: ContextVar[_Values | None] = ContextVar("payload of the attempt", default=None)
+
+
+def _replaced(text: str, places: list[tuple[int, int, str]]) -> str:
+    """The text with (start, minus length, instead) carried out; where places overlap, all of them go as one."""
+    kept: list[str] = []
+    done = 0
+    for start, minus_length, instead in sorted(places):
+        end = start - minus_length
+        if start >= done:
+            kept += [text[done:start], instead]
+        done = max(done, end)
+    return "".join([*kept, text[done:]])
 
 
 def _without_windows(text: str, windows: Mapping[str, tuple[str, int]]) -> str:
@@ -155,7 +235,10 @@ def _leaves(payload: Mapping[str, object]) -> Iterator[tuple[str, str]]:
             case Mapping():
                 for name, inner in cast("Mapping[str, object]", value).items():
                     step = name if is_plain(name) else "*"
-                    todo.append((f"{path}.{step}" if path else step, inner))
+                    below = f"{path}.{step}" if path else step
+                    todo.append((below, inner))
+                    if step == "*" and len(name) >= _SHORTEST_VALUE:
+                        yield below[-100:], name
             case list():
                 todo += [(f"{path}[]", inner) for inner in cast("list[object]", value)]
             case None | bool():
@@ -164,8 +247,46 @@ def _leaves(payload: Mapping[str, object]) -> Iterator[tuple[str, str]]:
                 text = str(value)
                 if len(text) >= _SHORTEST_VALUE:
                     yield path[-100:], text
+                if "\n" in text:  # the stack of an exception group indents each line
+                    for line in islice(text.splitlines(), _MOST_LINES):
+                        if len(line.strip()) >= _SHORTEST_VALUE:
+                            yield path[-100:], line.strip()
 
 
 def _forms(text: str) -> set[str]:
-    """The text as it is and as Python and JSON quote it."""
-    return {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
+    """The text as it is, as Python, JSON and HTML quote it, and as it stands in a URL."""
+    if text.isascii() and text.isalnum():
+        return {text}
+    in_json = json.dumps(text)
+    in_url = {quote(text, errors="replace"), quote(text, safe="", errors="replace")}
+    in_url.add(quote_plus(text, errors="replace"))
+    return {
+        text,
+        repr(text)[1:-1],
+        repr("'\"" + text)[4:-1],  # within a longer text that has both quotes in it
+        repr(text.encode(errors="surrogatepass"))[2:-1],
+        in_json[1:-1],
+        json.dumps(in_json)[3:-3],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        html.escape(text, quote=False),
+        html.escape(text),
+        *in_url,
+        *(_PERCENT.sub(lambda match: match[0].lower(), one) for one in in_url),
+    }
+
+
+def _forms_of_secret(secret: str) -> Iterator[str]:
+    """The secret, and its parts where it has lines, in all forms; in Base64 whatever it begins within."""
+    parts = [part.strip() for part in secret.splitlines()] if "\n" in secret else []
+    for one in [secret, *(part for part in parts if len(part) >= _SHORTEST_PART)]:
+        if len(one) < _SHORTEST_SECRET:
+            continue
+        yield from _forms(one)
+        data = one.encode(errors="surrogatepass")
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            for before in range(3):
+                # The first and the last letter of it share bits with what stands around it.
+                text = encode(bytes(before) + data).decode()
+                inner = text[(0, 2, 3)[before] : -1 - text.count("=") if text.endswith("=") else None]
+                if len(inner) >= _SHORTEST_PART:
+                    yield inner

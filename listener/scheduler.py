@@ -24,7 +24,7 @@ import schedule
 
 from listener.config import Tempo
 from listener.errors import StoreError, StoreRefused
-from listener.events import Emit, SlotInserted, SlotWithoutHandler, Swallowed, Unavailable
+from listener.events import Available, Emit, SlotInserted, SlotWithoutHandler, Swallowed, Unavailable
 from listener.jobs import QUEUE_OF, NewJob, Queue
 from listener.registry import Registry
 from listener.store import Store
@@ -52,10 +52,10 @@ class Schedule:
         return now - (now - midnight) % self.every
 
     def job(self, slot: datetime) -> NewJob:
-        """The row of one slot."""
-        return NewJob(
-            self.queue, self.type, {}, idempotency_key=f"{self.type}@{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
-        )
+        """The row of one slot. It is due at the slot, by the database's clock: a machine whose own is ahead puts it in
+        too early, and it has to wait, since nobody would put it in again when its time has come."""
+        key = f"{self.type}@{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+        return NewJob(self.queue, self.type, {}, run_at=slot, idempotency_key=key)
 
 
 SCHEDULES = (
@@ -154,6 +154,7 @@ class Scheduler:
         """Enqueues one slot's job, asking until it is answered: a slot that could be skipped would be no schedule."""
         job = one.job(slot)
         pause = self._tempo.reconnect
+        began = time.monotonic()
         while True:
             try:
                 (enqueued,) = await self._store.enqueue([job])
@@ -165,5 +166,8 @@ class Scheduler:
                 pause = min(pause * 2, self._tempo.reconnect * 10)
             else:
                 self._refused.pop(one, None)
+                if pause > self._tempo.reconnect:
+                    away = timedelta(seconds=time.monotonic() - began)
+                    self._emit(Available(f"schedule {one.type}", away))
                 self._emit(SlotInserted(one.type, str(job.idempotency_key), *enqueued))
                 return

@@ -6,6 +6,7 @@ StoreUnavailable, "call again", and only a clear no is StoreRefused.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,8 +27,17 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
 _CHECK_VIOLATION = "23514"
 _DATA_EXCEPTION = "22000"
+_ABOUT_DATA = "22"
+_LONGEST_SENTENCE = 500
+# What PostgreSQL cannot keep as text, as JSON spells it: NUL, and one half of a surrogate pair without the other. It
+# would say so itself, and write what stands around it into its log.
+_NO_TEXT = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?:0000|d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f])")
+_NO_TEXT_CODE = "22P05"
+_NO_TEXT_SENTENCE = "texts must be without NUL and without half a surrogate pair"
 # Larger bodies go out piece by piece: aiohttp would write bytes in one go, and warns of it.
 _LARGE = 1_000_000
+_NO_SUCH_FUNCTION = "PGRST202"
+_MIGRATE = "Apply the files of sql/ with `pulse migrate` or `supabase db push`"
 # What reading an answer of another shape raises: a proxy's own 200, an older or newer version of our functions.
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 T = TypeVar("T")
@@ -141,9 +151,12 @@ class Store:
 
         return await self._call("replay", {"failed_job_ids": failed_job_ids}, read)
 
-    async def canary(self, token: str) -> None:
-        """Inserts a row that Realtime should announce to the holder of `token`."""
-        await self._call("canary", {"token": token}, lambda _: None)
+    async def canary(self, token: str) -> str | None:
+        """Inserts a row that Realtime should announce to the holder of `token`. Answers what keeps the database from
+        broadcasting it, with the mend, if anything does."""
+        return await self._call(
+            "canary", {"token": token}, lambda said: cast("dict[str, str | None]", said).get("unannounced")
+        )
 
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {
@@ -162,10 +175,11 @@ class Store:
         self.calls += 1
         try:
             data = _dumps(arguments)
+            if function == "enqueue" and _NO_TEXT.search(data):
+                raise StoreRefused(422, _NO_TEXT_CODE, f"{function}: {_NO_TEXT_SENTENCE}")
         except (RecursionError, TypeError, ValueError) as error:  # the last for NaN, which is no JSON
-            raise StoreRefused(
-                422, _DATA_EXCEPTION, f"{function}: there is no JSON for it ({type(error).__name__})"
-            ) from error
+            why = "the data has no JSON: it is nested too deep, or holds what JSON has no word for"
+            raise StoreRefused(422, _DATA_EXCEPTION, f"{function}: {why}") from error
         try:
             async with self._session.post(
                 f"/rest/v1/rpc/{function}",
@@ -175,6 +189,9 @@ class Store:
                 body = await response.read()
         except TimeoutError as error:
             raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
+        except aiohttp.ClientConnectorError as error:
+            text = f"{function}: no connection ({type(error).__name__})"
+            raise StoreUnavailable(text, was_sent=False) from error
         except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a host that cannot be a name
             raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
         if response.status < 300:
@@ -188,6 +205,10 @@ class Store:
             mend = "is SUPABASE_URL the project's own address?"
             raise StoreRefused(response.status, "", f"{function}: answered by a redirection; {mend}")
         code, message = _error(body)
+        if code == _NO_SUCH_FUNCTION:
+            message = f"the database has no such function of ours, or one of another version. {_MIGRATE}"
+        if response.status >= 500 and not code:
+            message = "the answer is not from PostgREST"  # and may quote what was asked
         if response.status >= 500 or response.status in _ASK_AGAIN:
             raise StoreUnavailable(f"{function}: HTTP {response.status} {code} {message}".rstrip())
         raise StoreRefused(response.status, code, f"{function}: {message}")
@@ -344,7 +365,7 @@ def _integer(digits: str) -> int | Decimal:
 
 
 def _error(body: bytes) -> tuple[str, str]:
-    """Code and sentence of a PostgREST error body; its details are left out, since they quote the failing row."""
+    """Code and sentence of a PostgREST error body, without what they quote: details the failing row, others a value."""
     try:
         said: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -357,4 +378,6 @@ def _error(body: bytes) -> tuple[str, str]:
         message = message.rpartition(' constraint "')[2].removesuffix(
             '"'
         )  # our constraints are named by a sentence
-    return code, f"{message} ({hint})" if hint else message
+    if code.startswith(_ABOUT_DATA):
+        message = re.sub('".*"', '"…"', message, flags=re.DOTALL)
+    return code, (f"{message} ({hint})" if hint else message)[:_LONGEST_SENTENCE]

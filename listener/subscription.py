@@ -35,20 +35,20 @@ from listener.backoff import exponential
 from listener.config import Timings
 from listener.epoch import Ending, Epoch, Pace, require_supported_client
 from listener.errors import StoreUnavailable
-from listener.events import Deaf, Emit, Hearing, Swallowed
+from listener.events import Deaf, Emit, Hearing, Swallowed, Unannounced
 from listener.jobs import WokenBy
 from listener.redaction import Redactor
 from listener.wakeups import Bell
 
 _LONGEST_REASON = 240
 _UNHEARD = "canary not heard: the server streams nothing though all looks well"
-_UNHEARD_BROADCAST = f"{_UNHEARD}; was `select announce_by_broadcast()` run in this project?"
 
 
 class Subscription:
     """Rings `bells` (by queue) when rows are inserted into their tables, for as long as `run` runs.
 
-    `canary` makes the database insert a row with that token into realtime_canary; it may raise what it likes.
+    `canary` makes the database insert a row with that token into realtime_canary, and answers why it would not be
+    broadcast, if so; it may raise what it likes.
     One per process; one event loop.
     """
 
@@ -58,7 +58,7 @@ class Subscription:
         url: str,
         key: str,
         bells: Mapping[str, Bell],
-        canary: Callable[[str], Awaitable[None]],
+        canary: Callable[[str], Awaitable[str | None]],
         worker_id: str,
         emit: Emit,
         timings: Timings,
@@ -87,6 +87,7 @@ class Subscription:
         self._failed = 0
         self._epochs = 0
         self._epoch: Epoch | None = None
+        self._unannounced: str | None = None
         self._since = time.monotonic()
         """The last proof of hearing; or when none could be had, but hearing was promised."""
         self._ready = False
@@ -175,7 +176,7 @@ class Subscription:
     async def _send_canaries(self, epoch: Epoch) -> None:
         while True:
             if not await self._canary_comes_back(epoch):
-                epoch.end(Ending(_UNHEARD_BROADCAST if self._by_broadcast else _UNHEARD))
+                epoch.end(Ending(f"{_UNHEARD}; {self._unannounced}" if self._unannounced else _UNHEARD))
                 return
             self._turned_ready()  # also when none could be sent: no proof then, and none against it
             await asyncio.sleep(_between(0.8, 1.2, self._timings.canary).total_seconds())
@@ -184,8 +185,8 @@ class Subscription:
         """False only for one that was inserted and not heard; when none could be sent, nothing is known."""
         epoch.canary_heard.clear()
         try:
-            async with asyncio.timeout(self._timings.canary.total_seconds()):
-                await self._canary(self._token)
+            async with asyncio.timeout(self._timings.canary_back.total_seconds()):
+                self._tell_unannounced(await self._canary(self._token))
         except (StoreUnavailable, TimeoutError):
             return True  # The store tells of its own trouble.
         except Exception as error:  # noqa: BLE001  # Hearing goes on without a proof of it.
@@ -197,6 +198,12 @@ class Subscription:
         except TimeoutError:
             return False
         return True
+
+    def _tell_unannounced(self, problem: str | None) -> None:
+        """Told once, with the first canary: before that one has had the time to prove anything."""
+        before, self._unannounced = self._unannounced, problem if self._by_broadcast else None
+        if self._unannounced is not None and self._unannounced != before:
+            self._emit(Unannounced(self._unannounced))
 
     @property
     def _proven_at(self) -> float:

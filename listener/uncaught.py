@@ -6,6 +6,7 @@ that is thrown away, of the process itself.
 
 import asyncio
 import os
+import re
 import sys
 import threading
 import time
@@ -20,6 +21,9 @@ PATIENCE_SECONDS = 1.0
 """How long idle threads may take to end."""
 
 
+_BY_PYTHON = re.compile(r"(?:Thread|Dummy|ThreadPoolExecutor|asyncio)-\d+(?:_\d+)?")
+
+
 def place_of(error: BaseException) -> str:
     """The class of an error and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -29,7 +33,7 @@ def place_of(error: BaseException) -> str:
 
 def tell_by_place(emit: Emit) -> None:
     """From now on errors in threads and in thrown-away objects are told as Swallowed, in few words."""
-    threading.excepthook = lambda met: _tell(emit, f"thread {met.thread and met.thread.name}", met.exc_value)
+    threading.excepthook = lambda met: _tell(emit, _named(met.thread), met.exc_value)
     sys.unraisablehook = lambda met: _tell(emit, "thrown-away object", met.exc_value)
 
 
@@ -60,13 +64,13 @@ def leave_without_threads(executor: ThreadPoolExecutor) -> None:
     """
     executor.shutdown(wait=False, cancel_futures=True)
     patience = time.monotonic() + PATIENCE_SECONDS
-    while running := [one.name for one in threading.enumerate() if _holds_up(one)]:
+    while running := [_named(one) for one in threading.enumerate() if _holds_up(one)]:
         if time.monotonic() > patience:
             break
         time.sleep(0.01)
     else:
         return
-    sys.stderr.write(f"threads still run ({', '.join(running)}): the process leaves without them\n")
+    sys.stderr.write(f"still running: {', '.join(running)}; the process leaves without them\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
@@ -74,6 +78,12 @@ def leave_without_threads(executor: ThreadPoolExecutor) -> None:
 
 def _holds_up(thread: threading.Thread) -> bool:
     return not thread.daemon and thread is not threading.main_thread()
+
+
+def _named(thread: threading.Thread | None) -> str:
+    """By the name that Python gave it; one that a handler gave may say for whom it works."""
+    given = _BY_PYTHON.match(thread.name) if thread is not None else None
+    return f"thread {given[0]}" if given else "a thread with a name of its own"
 
 
 def _tell(emit: Emit, where: str, error: BaseException | None) -> None:

@@ -145,8 +145,6 @@ class _Door:
 
     def _route(self, request: web.BaseRequest) -> _Answer:
         """By the path as it was sent: one path, one spelling."""
-        if len(request.headers.getall("Host", ())) > 1:
-            raise Refused(400, "The request names two hosts.", hangs_up=True)
         path, _, _ = request.raw_path.partition("?")
         methods = self._routes.get(path)
         if methods is None:

@@ -107,6 +107,8 @@ class Worker:
         self._pause = 0.0
         """Seconds before the last call is repeated; 0 when it was answered."""
         self._unavailable_since: float | None = None
+        self._trouble = ""
+        """What the REST API has been doing since then."""
 
     @property
     def held(self) -> list[AttemptRef]:
@@ -118,7 +120,7 @@ class Worker:
         """Why this queue is not being worked on, or None while it is."""
         if self._unavailable_since is not None:
             away = time.monotonic() - self._unavailable_since
-            return f"{self.queue}: the REST API has not answered for {away:.0f} s"
+            return f"{self.queue}: {self._trouble} for {away:.0f} s"
         if overdue := sum(attempt.is_overdue for attempt in self.running.values()):
             return f"{self.queue}: handlers that go on after their time-out: {overdue}"
         return None if self._looked else f"{self.queue}: has not looked into its queue yet"
@@ -180,7 +182,7 @@ class Worker:
                 await self._not_answered(error, ended, request)
             return []
         except StoreUnavailable as error:
-            self._unsure |= request is not None
+            self._unsure |= request is not None and error.was_sent
             await self._not_answered(error, ended, request)
             return []
         self._answered()
@@ -256,9 +258,12 @@ class Worker:
     def _pause_after(self, error: StoreRefused | StoreUnavailable) -> None:
         if self._unavailable_since is None:
             self._unavailable_since = time.monotonic()
+        refuses = isinstance(error, StoreRefused)
+        self._trouble = f"the REST API {'has refused our calls' if refuses else 'has not answered'}"
         first = self._tempo.reconnect.total_seconds()
         self._pause = min(self._pause * 2, first * 10) if self._pause else first
-        self._emit(Unavailable(self.queue, str(error), timedelta(seconds=self._pause)))
+        reason = str(error) if self._looked else f"{error}; waiting for the database to be there"
+        self._emit(Unavailable(self.queue, reason, timedelta(seconds=self._pause)))
 
     def _answered(self) -> None:
         self._pause = 0.0

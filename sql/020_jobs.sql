@@ -192,7 +192,7 @@ begin
         select from pg_catalog.pg_trigger as t
         where t.tgrelid = 'public.jobs'::regclass and t.tgname = 'announce_insert'
     ) then
-        perform public.announce_table(format('public.%I', queue_table));
+        perform public.announce_table(queue_table);
     end if;
 end
 $$;

@@ -7,6 +7,7 @@
 -- Callers: producers and the scheduler, over RPC.
 -- Guarantees: a job whose (queue, idempotency_key) exists already is answered with the existing id and
 -- "created": false, so the call may be repeated. All or nothing: one refused job refuses the batch.
+-- A run_at of the past is now: below the floor a row would wait for the next sweep.
 -- Locks: a key that another transaction is just inserting is waited for; keys are taken in their order,
 -- so two batches cannot wait for each other.
 create function public.enqueue(jobs jsonb) returns jsonb
@@ -38,7 +39,7 @@ begin
         )
         select
             w.id, w.queue, w.type, coalesce(w.data, '{}'), w.user_id, coalesce(w.priority, 0),
-            coalesce(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key
+            greatest(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key
         from word as w
         order by w.idempotency_key, w.queue, w.id
         on conflict do nothing
@@ -76,9 +77,20 @@ begin
             hint = 'Nothing was enqueued. Call again.';
     end if;
     return coalesce(answer, '[]');
-exception when deadlock_detected or serialization_failure then
-    raise exception using
-        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+exception
+    when deadlock_detected or serialization_failure then
+        raise exception using
+            errcode = 'PT503',
+            message = 'met another transaction: ' || sqlerrm,
+            hint = 'Nothing was changed. Call again.';
+    when invalid_parameter_value then
+        raise;
+    -- Said again without what it quotes: the server writes an error that gets out into its log, with the
+    -- failing row.
+    when data_exception then
+        raise exception using errcode = sqlstate, message = regexp_replace(sqlerrm, '".*"', '"…"');
+    when integrity_constraint_violation then
+        raise exception using errcode = sqlstate, message = sqlerrm;
 end
 $$;
 

@@ -115,7 +115,8 @@ end
 $$;
 
 
--- Writes one row that Realtime has to deliver and answers {}.
+-- Writes one row that Realtime has to deliver and answers {"unannounced"}: what keeps the database from broadcasting
+-- it and all other inserts, with the mend, or null.
 -- Callers: a worker that wants to know whether it would still hear an insert. Rows older than ten minutes
 -- go away on the same occasion.
 create function public.canary(token text) returns jsonb
@@ -133,7 +134,7 @@ begin
             )
         );
     insert into public.realtime_canary (token) values (canary.token);
-    return '{}';
+    return jsonb_build_object('unannounced', public.announce_problem());
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';

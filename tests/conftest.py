@@ -13,7 +13,7 @@ from devstack.gateway import Gateway
 from devstack.postgres import SUPERUSER, Postgres, bootstrap, throw_away_folder
 from listener.migrate import migrate, migrations
 
-pytest_plugins = ["tests.skips", "tests.projects"]
+pytest_plugins = ["tests.skips", "tests.projects", "tests.faults.acting"]
 
 _TEMPLATE = "pulse_template"
 _numbers = itertools.count(1)

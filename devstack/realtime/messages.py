@@ -106,8 +106,7 @@ class Messages:
                 return
             changes = await self._slot.read()
             for change in changes:
-                if not (self._faults.deaf or self._faults.lose_event()):
-                    self._hand_out(change)
+                self._hand_out_or_not(change)
             if changes:
                 quiet_since = loop.time()
             quiet = loop.time() - quiet_since > QUIET_SECONDS
@@ -120,6 +119,16 @@ class Messages:
         except TimeoutError:
             pass
         self._poked.clear()
+
+    def _hand_out_or_not(self, change: Change) -> None:
+        if self._faults.deaf or self._faults.lose_event():
+            return
+        if self._faults.late_event():
+            asyncio.get_running_loop().call_later(self._faults.late_seconds, self._hand_out, change)
+            return
+        self._hand_out(change)
+        if self._faults.double_event():
+            self._hand_out(change)
 
     def _hand_out(self, change: Change) -> None:
         row = _row(change)

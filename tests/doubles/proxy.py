@@ -11,15 +11,24 @@ PASSED_ON = ("apikey", "Authorization", "Content-Type")
 
 @dataclass(eq=False)
 class Proxy:
-    """`largest` may be changed while it runs."""
+    """`largest` and `is_cut` may be changed while it runs."""
 
     to: str
     largest: int
     http: ClientSession
     url: str = ""
+    is_cut: bool = False
+    """Whether connections break off, and nothing is passed on."""
+    requests: int = 0
+    """How many there were."""
 
     async def handle(self, request: web.Request) -> web.Response:
+        self.requests += 1
         body = await request.read()
+        if self.is_cut and request.transport is not None:
+            request.transport.abort()
+        if self.is_cut:
+            raise ConnectionResetError
         if len(body) > self.largest:
             return web.Response(status=502, text="Bad Gateway")
         headers = {name: request.headers[name] for name in PASSED_ON}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.house.tree import ROOT
 
-COMMANDS = ["demo", "stack", "test", "check", "bench", "help"]
+COMMANDS = ["demo", "stack", "test", "check", "bench", "chaos", "help"]
 
 
 def _dev(*words: str) -> subprocess.CompletedProcess[str]:

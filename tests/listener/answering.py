@@ -49,7 +49,9 @@ def mail(delivery: Delivery, settings: Settings) -> NewJob:
     if delivery.body == b"break":
         raise KeyError("a secret of the delivery")
     assert delivery.received_at.tzinfo is not None
-    return NewJob("alerts", "email", {"size": len(delivery.body)}, idempotency_key=delivery.body.decode())
+    return NewJob(
+        "alerts", "email", {"size": len(delivery.body)}, idempotency_key=delivery.body.decode("latin-1")
+    )
 
 
 REGISTRY = Registry({}, (Webhook("/webhooks/mail", mail, (Setting("MAIL_SECRET", "there"),)),), ())

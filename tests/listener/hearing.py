@@ -26,7 +26,7 @@ class Server(Protocol):
     def url(self) -> str: ...
     @property
     def key(self) -> str: ...
-    async def canary(self, token: str) -> None: ...
+    async def canary(self, token: str) -> str | None: ...
 
 
 @dataclass(eq=False)
@@ -70,7 +70,7 @@ class Ears:
 async def listening(
     server: Server,
     *,
-    canary: Callable[[str], Awaitable[None]] | None = None,
+    canary: Callable[[str], Awaitable[str | None]] | None = None,
     worker_id: str = "worker-1",
     bells: dict[str, Bell] | None = None,
     timings: Timings | None = None,

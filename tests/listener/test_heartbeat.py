@@ -8,7 +8,7 @@ from datetime import timedelta
 from devstack.gateway import Gateway
 from listener.attempt import Stop
 from listener.config import Tempo
-from listener.events import AttemptsLost, AttemptStopped, Swallowed
+from listener.events import AttemptsLost, AttemptStopped, Available, Unavailable
 from listener.heartbeat import keep_leases
 from listener.jobs import WokenBy
 from tests.listener.working import QUICK, Connection, Gate, MoveClock, Shop, row, runs, working
@@ -103,7 +103,8 @@ async def test_an_unanswered_beat_is_told_and_repeated(gateway: Gateway, owner: 
             await until("the lease is renewed", renewed)
         gate.open.set()
         await shop.finishes(1)
-    assert [event.where for event in shop.told.of(Swallowed)] == ["heartbeat"] * 2
+    assert [event.call for event in shop.told.of(Unavailable)] == ["leases"] * 2
+    assert [event.call for event in shop.told.of(Available)] == ["leases"]
 
 
 async def test_all_queues_of_a_process_share_a_beat(gateway: Gateway) -> None:

@@ -122,6 +122,7 @@ EVENTS: list[e.Event] = [
     e.AttemptStopped(JOB, "drain"),
     e.Hearing(SECONDS),
     e.Deaf("closed", SECONDS),
+    e.Unannounced("inserts into jobs are not announced."),
     e.Unavailable("broker", f"HTTP 503 {SECRET}", SECONDS),
     e.Available("broker", SECONDS),
     e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),
@@ -140,8 +141,15 @@ def test_every_event_is_one_line_without_secrets(
 ) -> None:
     redactor = Redactor([SECRET])
     tell_on(stream, redactor, "DEBUG")
-    Metrics(redactor)(event)
-    assert len(lines(stream)) == 1
+    metrics = Metrics(redactor)
+    before = 0
+    if isinstance(event, e.Available):
+        metrics(event)
+        assert lines(stream) == [], "nothing had been away"
+        metrics(e.Unavailable(event.call, "no connection", SECONDS))
+        before = 1
+    metrics(event)
+    assert len(lines(stream)) == before + 1
     assert SECRET not in stream.getvalue()
     assert "4242" not in stream.getvalue()
     assert capsys.readouterr().err == ""
@@ -177,6 +185,22 @@ def test_an_outage_of_realtime_is_told_ever_more_rarely_until_its_reason_changes
         ("closed;", 1),
     ]
     assert metrics.counts["deaf"] == 11
+
+
+def test_an_outage_of_the_database_is_told_ever_more_rarely(stream: io.StringIO) -> None:
+    """Whatever its reasons are, and in whatever order they come."""
+    tell_on(stream, redactor := Redactor())
+    metrics = Metrics(redactor)
+    for n in range(2_000):
+        metrics(e.Unavailable("broker", ("no connection", "HTTP 503", f"other {n}")[n % 3], SECONDS))
+    assert len(lines(stream)) < 60
+    assert sum(map(len, metrics._troubles.values())) < 30, "memory"
+    metrics(e.Available("broker", SECONDS))
+    metrics(e.Unavailable("broker", "no connection", SECONDS))
+    *_, again, anew = lines(stream)
+    assert again["message"] == "broker: the REST API answers again"
+    assert anew["tries"] == 1
+    assert metrics.counts["calls not answered"] == 2_001
 
 
 def test_on_a_terminal_a_line_is_a_sentence() -> None:

@@ -15,6 +15,7 @@ from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener.errors import StoreRefused, StoreUnavailable
 from listener.jobs import AttemptRef, NewJob, WokenBy
+from listener.outbox import is_about_content
 from listener.outcomes import Answer, Completed, Snooze
 from listener.store import ClaimRequest, Store, connected
 from tests.listener.working import QUEUE, Connection, row
@@ -43,7 +44,8 @@ async def test_a_job_comes_back_as_it_was_sent(store: Store) -> None:
     claim = await store.claim(ask("note"))
     (job,) = claim.jobs
     assert (job.id, job.queue, job.type, job.user_id) == (enqueued.id, QUEUE, "note", USER)
-    assert (job.priority, job.run_at, job.max_attempts) == (7, run_at, 9)
+    assert (job.priority, job.max_attempts) == (7, 9)
+    assert job.run_at == job.created_at, "a time of the past is now"
     assert (job.attempt, job.uncounted) == (1, 0)
     assert job.data == {
         "price": "0.1",
@@ -60,6 +62,18 @@ async def test_fractions_are_read_as_decimals(store: Store, owner: Connection) -
     (job,) = (await store.claim(ask("note"))).jobs
     assert job.data == {"price": Decimal("0.10")}
     assert isinstance(job.data["price"], Decimal)
+
+
+async def test_what_has_no_json_is_refused_before_it_is_sent(store: Store) -> None:
+    """As data of a wrong shape is by the database, and not as an accident of this process."""
+    deep: dict[str, object] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    for data in ({"x": float("nan")}, {"x": {1, 2}}, deep):
+        with pytest.raises(StoreRefused) as raised:
+            await store.enqueue([NewJob("maintenance", "prune", data)])
+        assert is_about_content(raised.value)
+    assert store.calls == 3
 
 
 async def test_the_same_key_is_the_same_job(store: Store) -> None:

@@ -225,7 +225,7 @@ async def test_a_canary_call_that_hangs_is_given_up_and_tried_again(phoenix: Pho
             third.set()
         await asyncio.Event().wait()
 
-    async with listening(phoenix, canary=canary, timings=quick(canary=0.01)) as ears:
+    async with listening(phoenix, canary=canary, timings=quick(canary=0.01, canary_back=0.01)) as ears:
         async with asyncio.timeout(10):
             await third.wait()
         assert ears.subscription.ready

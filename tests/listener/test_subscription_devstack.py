@@ -12,7 +12,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from listener.config import Timings
-from listener.events import Deaf
+from listener.events import Deaf, Unannounced
 from listener.jobs import NewJob, WokenBy
 from listener.store import Store, connected
 from tests.listener.hearing import PATIENCE, Ears, listening, quick
@@ -33,11 +33,12 @@ class Stack:
     canaries: int = 0
     third: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def canary(self, token: str) -> None:
-        await self.store.canary(token)
+    async def canary(self, token: str) -> str | None:
+        said = await self.store.canary(token)
         self.canaries += 1
         if self.canaries == 3:
             self.third.set()
+        return said
 
 
 @pytest.fixture(params=["secret", "service_role", "broadcast"])
@@ -104,18 +105,30 @@ async def test_a_table_outside_the_publication_is_named_with_its_mend(stack: Sta
         await ears.all_woken()
 
 
-async def test_a_project_that_announces_nothing_is_told_what_to_do(gateway: Gateway) -> None:
+async def test_a_project_that_announces_nothing_is_told_what_to_do_at_once(
+    gateway: Gateway, owner: Owner
+) -> None:
     async with connected(gateway.url, gateway.keys.secret, "test") as store:
         mute = Stack(gateway.url, gateway.keys.secret, store, by_broadcast=True)
         async with hears(mute, quick(canary=0.05, canary_back=0.3)) as ears:
-            assert "was `select announce_by_broadcast()` run in this project?" in (await ears.deaf()).reason
+            await ears.until(lambda: bool(ears.events))
+            assert isinstance(told := ears.events[0], Unannounced)
+            tables = "jobs, jobs_alerts, jobs_broker, jobs_maintenance, jobs_payment, realtime_canary"
+            mend = "select announce_by_broadcast();"
+            assert told.problem == f"inserts into {tables} are not announced. Run: {mend}"
+            assert mend in (await ears.deaf(2)).reason
+            assert len([one for one in ears.events if isinstance(one, Unannounced)]) == 1
+            await owner.execute(mend)
+            await ears.hearing()
 
 
 async def test_a_key_without_rights_is_told_so(gateway: Gateway) -> None:
     async with connected(gateway.url, gateway.keys.secret, "test") as store:
         anon = Stack(gateway.url, gateway.keys.anon, store, by_broadcast=True)
         async with hears(anon) as ears:
-            assert (await ears.deaf()).reason.startswith("the key is refused (Unauthorized")
+            assert (await ears.deaf()).reason.endswith(
+                "only a service key may hear broadcasts (PULSE_LISTEN)"
+            )
 
 
 async def test_another_key_is_refused(gateway: Gateway) -> None:

@@ -56,11 +56,19 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 def test_a_thread_of_a_handler(hooks: Told) -> None:
-    thread = threading.Thread(target=_breaks, name="blocking sdk")
+    thread = threading.Thread(target=_breaks)
     thread.start()
     thread.join()
-    assert told_of(hooks).startswith("thread blocking sdk: ValueError at ")
+    assert told_of(hooks).startswith("thread Thread-")
+    assert ": ValueError at " in told_of(hooks)
     assert "Alice" not in told_of(hooks)
+
+
+def test_a_thread_is_not_told_by_the_name_that_a_handler_gave_it(hooks: Told) -> None:
+    thread = threading.Thread(target=_breaks, name="mail to Alice Example")
+    thread.start()
+    thread.join()
+    assert told_of(hooks).startswith("a thread with a name of its own: ValueError at ")
 
 
 def test_an_object_that_is_thrown_away(hooks: Told) -> None:
@@ -206,7 +214,7 @@ async def test_a_thread_that_goes_on_does_not_keep_the_process(
     worker.process.send_signal(signal.SIGINT)
     code, told = await worker.ends()
     assert code == 1
-    assert "threads still run (ThreadPoolExecutor" in told
+    assert "still running: thread ThreadPoolExecutor-" in told
     assert await owner.fetchval("select status from jobs") == "pending"
 
 

@@ -69,6 +69,17 @@ class Wire:
             found.append(said)
         return found
 
+    async def everything(self) -> bytes:
+        """Every byte that it says until it closes."""
+        found = bytearray()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            try:
+                while part := await self.reader.read(65536):
+                    found += part
+            except ConnectionError:
+                pass
+        return bytes(found)
+
     async def has_ended(self) -> bool:
         """Whether the door has closed: waits for it."""
         return await self.answer() is None

@@ -186,7 +186,7 @@ async def test_malformed_json_is_answered_with_a_sentence(door: Door, owner: Con
 async def test_data_as_deep_as_can_be_read_is_inserted_or_refused(door: Door, owner: Connection) -> None:
     """Where reading, writing and the database each give up is their own affair; it is never an accident."""
     inserted = 0
-    for depth in (90, 500, 900, 960, 990, 2000, 5000, 9000, 20_000):
+    for depth in (90, 500, 900, *range(920, 1000), 2000, 5000, 9000, 20_000):
         body = b'{"type": "prune", "data": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
         said = await ask(door.url, request(body=body))
         assert said is not None

@@ -29,6 +29,7 @@ INTERNAL = {
     "open_to_workers",
     "announce_insert",
     "announce_canary",
+    "announce_problem",
     "announce_by_broadcast",
     "announce_table",
     "check_enqueue",

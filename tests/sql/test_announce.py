@@ -1,5 +1,7 @@
 """Announcing inserts by broadcast: once per statement and queue, by every table, and never at the INSERT's cost."""
 
+import time
+
 import asyncpg
 import pytest
 
@@ -74,26 +76,77 @@ async def test_it_may_be_repeated_and_switched_off(announcing: Connection) -> No
         "drop function realtime.send(jsonb, text, text, boolean)",
         SEND_RAISES,
         "drop table realtime.messages cascade",
+        "drop schema realtime cascade",
+        "revoke execute on function realtime.send from postgres, anon, authenticated, service_role, public",
+        "revoke insert on realtime.messages from postgres, anon, authenticated, service_role, public",
     ],
-    ids=["no send", "send raises", "no messages"],
+    ids=["no send", "send raises", "no messages", "no schema", "no usage", "no insert"],
 )
 async def test_the_insert_never_fails_because_of_it(
     announcing: Connection, database: str, broken: str
 ) -> None:
-    superuser = await asyncpg.connect(database, user="supabase_admin")
-    try:
-        await superuser.execute(broken)
-    finally:
-        await superuser.close()
+    await as_superuser(database, broken)
     await announcing.execute("insert into payment_jobs (type) values ('a'); select canary('w')")
     assert await announcing.fetchval("select count(*) from payment_jobs") == 1
 
 
-async def test_a_project_without_broadcasts_is_told_so(owner: Connection, database: str) -> None:
+async def as_superuser(database: str, statement: str) -> None:
     superuser = await asyncpg.connect(database, user="supabase_admin")
     try:
-        await superuser.execute("drop function realtime.send(jsonb, text, text, boolean)")
+        await superuser.execute(statement)
     finally:
         await superuser.close()
-    with pytest.raises(asyncpg.UndefinedFunctionError, match=r"no realtime\.send"):
-        await owner.execute("select announce_by_broadcast()")
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ("drop function realtime.send(jsonb, text, text, boolean)", "no realtime.send. Switch Realtime on"),
+        ("drop schema realtime cascade", "no realtime.send. Switch Realtime on"),
+        (
+            "revoke execute on function realtime.send from postgres, anon, authenticated, service_role, public",
+            "postgres may not broadcast. Run: grant usage on",
+        ),
+        (
+            "revoke insert on realtime.messages from postgres, anon, authenticated, service_role, public",
+            "postgres may not broadcast. Run: grant",
+        ),
+        ("alter role postgres nobypassrls", "no policy lets postgres broadcast. Run: create policy"),
+    ],
+)
+async def test_a_project_that_cannot_broadcast_is_told_so_with_the_mend(
+    owner: Connection, database: str, broken: str, problem: str
+) -> None:
+    await as_superuser(database, f"revoke supabase_realtime_admin from postgres; {broken}")
+    try:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=problem):
+            await owner.execute("select announce_by_broadcast()")
+        assert problem in await owner.fetchval("select canary('w') ->> 'unannounced'")
+        await owner.execute("insert into payment_jobs (type) values ('a')")
+    finally:
+        # Roles are those of all databases of this server.
+        await as_superuser(
+            database, "alter role postgres bypassrls; grant supabase_realtime_admin to postgres"
+        )
+
+
+async def test_a_queue_whose_trigger_was_taken_away_is_named(announcing: Connection) -> None:
+    assert await announcing.fetchval("select canary('w') ->> 'unannounced'") is None
+    await announcing.execute("alter table jobs_broker disable trigger announce_insert")
+    problem = await announcing.fetchval("select canary('w') ->> 'unannounced'")
+    assert problem == "inserts into jobs_broker are not announced. Run: select announce_by_broadcast();"
+
+
+async def test_a_lock_on_the_messages_holds_up_no_insert(announcing: Connection, database: str) -> None:
+    superuser = await asyncpg.connect(database, user="supabase_admin")
+    try:
+        await superuser.execute("begin; lock table realtime.messages in access exclusive mode")
+        began = time.monotonic()
+        await announcing.execute("insert into payment_jobs (type) values ('a'); select canary('w')")
+        assert time.monotonic() - began < 1  # two announcements of 50 ms; the rest is for a busy machine
+        assert await announcing.fetchval("select count(*) from payment_jobs") == 1
+        await superuser.execute("rollback")
+    finally:
+        await superuser.close()
+    await announcing.execute("insert into payment_jobs (type) values ('a')")
+    assert len(await said(announcing)) == 1

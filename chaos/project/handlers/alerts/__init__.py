@@ -1,0 +1,1 @@
+"""Jobs of the crash lab in the queue alerts."""

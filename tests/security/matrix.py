@@ -1,0 +1,111 @@
+"""Who may do what through the REST door, by hand: a row for each table, view and function, a cell for each caller.
+
+A table or function without a row fails `test_matrix.py`: what is new is closed until somebody writes here who may.
+"""
+
+from typing import Final
+
+from devstack.keys import LOCAL
+
+MINE: Final = "11111111-1111-1111-1111-111111111111"
+CALLERS: Final = {
+    "anon": LOCAL.publishable,
+    "user": LOCAL.mint("authenticated", sub=MINE),
+    "other": LOCAL.mint("authenticated", sub="22222222-2222-2222-2222-222222222222"),
+    "service": LOCAL.secret,
+    "worker": LOCAL.mint("pulse_worker"),
+}
+QUEUES: Final = ("payment", "broker", "alerts", "maintenance", "reports")
+"""The last one is made by the test itself, with `create_queue`."""
+
+# Four letters a caller. First what it reads: A every row, O those that are for it alone, 0 of none, - refused.
+# Then whether it inserts, updates and deletes: Y or -. "...." is not served at all, whoever asks.
+_CLOSED = "----"
+_OF_A_QUEUE = {
+    #                     anon    user    other   service worker
+    "jobs_{}":           ("....", "....", "....", "....", "...."),
+    "{}_jobs":           ("----", "----", "----", "AY--", "----"),
+}  # fmt: skip
+TABLES: Final = {
+    #                     anon    user    other   service worker
+    "jobs":              ("----", "O---", "0---", "AY--", "----"),
+    "jobs_unknown_queue": ("....", "....", "....", "....", "...."),
+    "failed_jobs":       ("----", "----", "----", "A---", "----"),
+    "stale_outcomes":    ("----", "----", "----", "A---", "----"),
+    "realtime_canary":   ("----", "----", "----", "A---", "A---"),
+    "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
+    "billing_customers": ("----", "----", "----", "A---", "----"),
+    "subscriptions":     ("----", "O---", "0---", "A---", "----"),
+    "user_subscriptions": ("----", "O---", "0---", "A---", "----"),
+    "payments":          ("----", "O---", "0---", "A---", "----"),
+    "stripe_events":     ("----", "----", "----", "A---", "----"),
+} | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
+
+_OF_PRODUCERS = frozenset(
+    {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key"}
+)
+_HARMLESS = frozenset(
+    "id queue status type user_id priority run_at attempt cancel_requested created_at updated_at finished_at".split()
+)
+READS: Final = {
+    ("jobs", "user"): _HARMLESS,
+    ("jobs", "other"): _HARMLESS,
+    ("realtime_canary", "worker"): frozenset({"id", "token"}),
+}
+"""Who reads some columns only. Who reads at all and is not named here reads all columns."""
+INSERTS: Final = {
+    ("jobs", "service"): _OF_PRODUCERS | {"queue"},
+    **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
+}
+"""Into which columns those insert who may."""
+
+# One letter a caller: Y it may call, - refused, . not served.
+FUNCTIONS: Final = {
+    #                            anon user other service worker
+    "clock_now":                "-    -    -     Y       -",
+    "enqueue":                  "-    -    -     Y       Y",
+    "claim":                    "-    -    -     Y       Y",
+    "heartbeat":                "-    -    -     Y       Y",
+    "finish":                   "-    -    -     Y       Y",
+    "canary":                   "-    -    -     Y       Y",
+    "prune":                    "-    -    -     Y       Y",
+    "cancel":                   "-    -    -     Y       -",
+    "replay":                   "-    -    -     Y       -",
+    "receive_stripe_event":     "-    -    -     Y       -",
+    "apply_stripe_event":       "-    -    -     Y       -",
+    "skip_stripe_event":        "-    -    -     Y       -",
+    "publish_table":            "-    -    -     -       -",
+    "create_queue":             "-    -    -     -       -",
+    "guard_queue_table":        "-    -    -     -       -",
+    "open_to_producers":        "-    -    -     -       -",
+    "open_to_workers":          "-    -    -     -       -",
+    "announce_problem":         "-    -    -     -       -",
+    "announce_by_broadcast":    "-    -    -     -       -",
+    "announce_table":           "-    -    -     -       -",
+    "announce_insert":          ".    .    .     .       .",
+    "announce_canary":          ".    .    .     .       .",
+    "check_enqueue":            "-    -    -     -       -",
+    "find_due":                 "-    -    -     -       -",
+    "unknown_types":            "-    -    -     -       -",
+    "check_lease":              "-    -    -     -       -",
+    "renew_held":               "-    -    -     -       -",
+    "end_lost_attempts":        "-    -    -     -       -",
+    "record_outcomes":          "-    -    -     -       -",
+    "status_after":             "-    -    -     -       -",
+    "retry_delay":              "-    -    -     -       -",
+    "owner_of_stripe_objects":  "-    -    -     -       -",
+    "write_stripe_subscription": "-    -    -     -       -",
+    "write_stripe_payment":     "-    -    -     -       -",
+}  # fmt: skip
+
+# What a caller hears over Realtime when a row is inserted into a queue: the columns it is shown of those rows that are
+# its own, or of all. `knock`: it is told that something was inserted and may not see it, which Realtime does for roles
+# without any right to the table. Broadcasts: who may join the private channels of the announcements.
+HEARS: Final = {
+    "anon": "knock",
+    "user": _HARMLESS,
+    "other": None,
+    "service": "everything",
+    "worker": frozenset({"id", "queue"}),
+}
+JOINS: Final = frozenset({"service"})
