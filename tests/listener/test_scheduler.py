@@ -121,6 +121,7 @@ async def test_the_latest_slot_is_made_up_for_at_the_start(gateway: Gateway, own
         "sync_positions@2026-03-29T12:00Z",
         "aggregate@2026-03-29T00:00Z",
         "reconcile_stripe@2026-03-29T00:00Z",
+        "subscription_renewal@2026-03-29T12:00Z",
         "prune@2026-03-29T12:00Z",
     }
 
@@ -176,6 +177,7 @@ async def test_schedules_without_a_handler_here_are_told_and_inserted(gateway: G
         ("sync_positions", "broker"),
         ("aggregate", "alerts"),
         ("reconcile_stripe", "payment"),
+        ("subscription_renewal", "payment"),
     ]
 
 
