@@ -165,11 +165,9 @@ async def writes(
     door: Door, caller: str, method: str, table: str, columns: Sequence[str]
 ) -> tuple[str, frozenset[str]]:
     """Whether a caller writes to a table, and into which columns. A null that is refused by the table got that far."""
+    whose = _WHOSE.get((table, method), {})
     letters = await asyncio.gather(
-        *(
-            door.letter(caller, method, table, _WHOSE.get((table, method), {}) | {column: None})
-            for column in columns
-        )
+        *(door.letter(caller, method, table, {**whose, column: None}) for column in columns)
     )
     open_ = frozenset(column for column, letter in zip(columns, letters, strict=True) if letter == "Y")
     return ("Y" if open_ else letters[0]), open_
