@@ -118,7 +118,9 @@ FUNCTIONS: Final = {
     "record_outcomes":          "-    -    -     -       -",
     "status_after":             "-    -    -     -       -",
     "retry_delay":              "-    -    -     -       -",
-} | dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "-    -    -     Y       -") | dict.fromkeys(_WITHIN_PAYMENTS, "-    -    -     -       -")  # fmt: skip
+    **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
+    **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
+}  # fmt: skip
 
 # What a caller hears over Realtime when a row is inserted into a queue: the columns it is shown of those rows that are
 # its own, or of all. `knock`: it is told that something was inserted and may not see it, which Realtime does for roles
