@@ -30,6 +30,7 @@ create table public.crypto_assets (
     active boolean not null default true,
     created_at timestamptz not null default public.clock_now(),
     constraint "only a chain of EVM kind has tokens" check (token_contract is null or chain like 'evm:%'),
+    constraint "only a chain of EVM kind says what is final" check (not needs_finality or chain like 'evm:%'),
     constraint "a treasury address is an EVM address in lower case" check (
         treasury_address is null or (chain like 'evm:%' and treasury_address ~ '^0x[0-9a-f]{40}$')
     )
@@ -116,7 +117,8 @@ return trim_scale(amount * ('1e-' || decimals::text)::numeric)::text;
 -- status, chain, token_contract, symbol, decimals, amount, amount_units, pay_to_address, sign_message, expires_at}.
 -- Callers: the app's server, before anyone pays; renew_crypto_request.
 -- Guarantees: one open request per user, tier, interval and asset, whoever calls at once. It expires by itself: the job
--- that ends it is inserted along. A refusal (PT409) is a sentence and changes nothing.
+-- that ends it is inserted along. A refusal (PT409) is a sentence and changes nothing. Operators hear, once a day, when
+-- fewer than ten deposit addresses are left.
 create function public.open_crypto_request(
     user_id uuid, tier_id uuid, billing_interval text, asset_id text, subscription_id uuid default null
 ) returns jsonb
@@ -167,6 +169,17 @@ begin
         where (a.network, a.address) = (split_part(request.chain, ':', 1), request.pay_to_address)
             and not request.payer_signs;
         perform public.end_crypto_request_at(request);
+        perform public.tell_operators(
+            'crypto_addresses_low', format('%s:%s', split_part(request.chain, ':', 1), public.clock_now()::date),
+            jsonb_build_object('network', split_part(request.chain, ':', 1))
+        )
+        where not request.payer_signs and (
+            select count(*) < 10 from (
+                select from public.crypto_addresses as a
+                where a.network = split_part(request.chain, ':', 1) and a.crypto_payment_id is null
+                limit 10
+            ) as left_over
+        );
     end if;
     return public.crypto_request_as_told(request);
 exception when deadlock_detected or serialization_failure then

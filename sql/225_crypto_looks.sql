@@ -91,7 +91,8 @@ $$;
 
 
 -- Begins a look: notes the hash for its request, in its one spelling, and answers what to look for on the chain.
--- Callers: crypto_verification, over RPC; `named` is {"crypto_payment_id"} or {"user_id", "tier_id"}.
+-- Callers: crypto_verification, over RPC; `named` is {"crypto_payment_id"} or {"user_id", "tier_id"}, and "asked_by" if
+-- the job is a user's: a request of another one is unknown to it.
 -- Answers {"outcome": "look", "look", "tx_hash", "request"}, or an outcome that ends the job:
 --   unknown_request · bad_hash · too_many (20 hashes were named for this request)
 -- Guarantees: the same hash again is the same row, however it is spelled.
@@ -108,7 +109,7 @@ begin
     select p.* into request from public.crypto_payments as p
     where p.id = public.find_crypto_request(named, submit_crypto_hash.tx_hash)
     for update;
-    if request.id is null then
+    if request.id is null or request.user_id <> (named ->> 'asked_by')::uuid then
         return '{"outcome": "unknown_request"}';
     end if;
     hash := public.crypto_hash(request.chain, submit_crypto_hash.tx_hash);

@@ -183,12 +183,24 @@ $$;
 
 -- Ends a request whose time is over: {"status"}, null if there is none.
 -- Callers: crypto_verification without a hash, over RPC: the job that was inserted along with the request.
--- Money that is on its way is waited for.
+-- Money that is on its way is waited for; and where nobody looks any more, since the job was given up while its
+-- provider was away, a new one does.
 create function public.expire_crypto_request(crypto_payment_id uuid) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    insert into public.jobs (queue, type, data, user_id, idempotency_key)
+    select
+        'payment', 'crypto_verification', jsonb_build_object('crypto_payment_id', p.id, 'tx_hash', t.tx_hash),
+        p.user_id, format('crypto:%s:again:%s', p.id, t.tx_hash)
+    from public.crypto_payments as p
+    inner join public.crypto_transactions as t on t.crypto_payment_id = p.id
+    where
+        p.id = expire_crypto_request.crypto_payment_id
+        and t.status in ('submitted', 'not_found', 'pending', 'confirming')
+        and coalesce(t.looked_at, t.submitted_at) < public.clock_now() - interval '15 minutes'
+    on conflict do nothing;
     return jsonb_build_object('status', public.settle_crypto_payment(expire_crypto_request.crypto_payment_id));
 exception when deadlock_detected or serialization_failure then
     raise exception using

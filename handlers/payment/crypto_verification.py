@@ -26,13 +26,13 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from handlers.clients.chain import Sighting, Transfer, Wanted
 from handlers.clients.chains import Chains, Disagreement
 from handlers.clients.database import Database, call
 from handlers.clients.evm import signer_of
-from listener import Payload, Queue, Reject, Snooze, exponential, handler
+from listener import Job, Payload, Queue, Reject, Snooze, handler
 
 FIRST_DELAY = timedelta(seconds=15)
 LONGEST_DELAY = timedelta(minutes=10)
@@ -55,12 +55,6 @@ class CryptoVerification(Payload):
     tier_id: UUID | None = None
     amount: object = None
     """Accepted and ignored: what was paid, the chain says."""
-
-    @model_validator(mode="after")
-    def _names_a_request(self) -> "CryptoVerification":
-        if self.crypto_payment_id is None and None in (self.user_id, self.tier_id, self.tx_hash):
-            raise ValueError("name crypto_payment_id, or user_id, tier_id and tx_hash")
-        return self
 
 
 class Request(BaseModel):
@@ -97,17 +91,25 @@ class Verdict(NamedTuple):
     transfers: tuple[Transfer, ...] = ()
 
 
-@handler(Queue.PAYMENT, backoff=exponential(timedelta(seconds=30)))
+def patience(failed: int) -> timedelta:
+    """Soon at first, and then long enough for a provider to come back."""
+    return timedelta(seconds=(15, 120, 600)[min(failed, 3) - 1])
+
+
+@handler(Queue.PAYMENT, backoff=patience)
 async def crypto_verification(
-    payload: CryptoVerification, *, chains: Chains, db: Database
+    payload: CryptoVerification, *, job: Job, chains: Chains, db: Database
 ) -> dict[str, object] | Snooze:
     """Looks once. The result says how the request stands, and what became of the transaction and why."""
+    if payload.crypto_payment_id is None and None in (payload.user_id, payload.tier_id, payload.tx_hash):
+        raise Reject("Name crypto_payment_id, or all of user_id, tier_id and tx_hash.")
     if payload.tx_hash is None:
         return dict(await call(db, "expire_crypto_request", crypto_payment_id=payload.crypto_payment_id))
     begun = await call(
         db,
         "submit_crypto_hash",
-        named=payload.model_dump(include={"crypto_payment_id", "user_id", "tier_id"}),
+        named=payload.model_dump(include={"crypto_payment_id", "user_id", "tier_id"})
+        | {"asked_by": job.user_id},
         tx_hash=payload.tx_hash,
         payer_signature=payload.payer_signature,
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from handlers.clients.database import Database, call
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
 from listener import Snooze
 from listener.resources import opened, resources_in
-from tests.handlers.conftest import Json, Owner
+from tests.handlers.conftest import Json, Owner, a_job
 from tests.skips import ANVIL
 
 Verify = Callable[..., Awaitable[Json]]
@@ -127,9 +127,10 @@ class Shop:
         return [row[0] for row in rows]
 
     async def alerts(self) -> list[str]:
-        """What operators were told."""
+        """What operators were told, beside that few addresses are left, as in most tests."""
         rows = await self.owner.fetch(
-            "select data ->> 'alert_type' from jobs where data ->> 'audience' = 'operators' order by id"
+            "select data ->> 'alert_type' from jobs where data ->> 'audience' = 'operators'"
+            " and data ->> 'alert_type' <> 'crypto_addresses_low' order by id"
         )
         return [row[0] for row in rows]
 
@@ -155,8 +156,9 @@ def verify(db: Database, chains: Chains) -> Verify:
     return attempt
 
 
-async def attempt_at(data: Json, db: Database, chains: Chains) -> Json:
-    ended = await crypto_verification(CryptoVerification.model_validate(data), chains=chains, db=db)
+async def attempt_at(data: Json, db: Database, chains: Chains, asked_by: UUID | None = None) -> Json:
+    job = replace(a_job(data, type_="crypto_verification"), user_id=asked_by)
+    ended = await crypto_verification(CryptoVerification.model_validate(data), job=job, chains=chains, db=db)
     if isinstance(ended, Snooze):
         return {"again": True, "reason": ended.reason, "delay": ended.delay.total_seconds()}
     return dict(ended)

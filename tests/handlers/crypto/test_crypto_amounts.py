@@ -248,3 +248,36 @@ async def test_no_request_is_renewed_where_none_was_or_none_can_be(
     for _ in range(2):
         assert await owner.fetchval("select renew_crypto_request(id) from subscriptions") is None
     assert await shop.alerts() == ["crypto_request_refused"]
+
+
+async def test_operators_hear_once_a_day_that_deposit_addresses_run_out(
+    shop: Shop, asset: str, owner: Owner, move_clock: MoveClock
+) -> None:
+    await shop.addresses(*(new_address() for _ in range(12)))
+    told = "select count(*) from jobs where data ->> 'alert_type' = 'crypto_addresses_low'"
+    counts: list[int] = []
+    for _ in range(4):
+        await shop.open(asset, uuid4())
+        counts.append(await owner.fetchval(told))
+    assert counts == [0, 0, 1, 1]
+    await move_clock(timedelta(days=1))
+    await shop.open(asset, uuid4())
+    assert await owner.fetchval(told) == 2
+
+
+async def test_a_payment_whose_job_was_given_up_is_looked_for_again_when_its_request_ends(
+    verify: Verify, request_: Json, chain: Anvil, usdt: Token, owner: Owner, move_clock: MoveClock
+) -> None:
+    """Its provider was away for longer than a job is tried."""
+    paid = await usdt.pay(chain.accounts[1], request_["pay_to_address"], 29, mined=False)
+    assert (await verify(request_, paid))["again"]
+    again = "select data from jobs where idempotency_key like 'crypto:%:again:%'"
+    assert await verify(request_) == {"status": "pending"}
+    assert await owner.fetch(again) == []
+    await move_clock(LATER)
+    for _ in range(2):
+        assert await verify(request_) == {"status": "expired"}
+    [job] = await owner.fetch(again)
+    assert json.loads(job["data"]) == {"crypto_payment_id": request_["id"], "tx_hash": paid}
+    await chain.mine()
+    assert (await verify(request_, paid))["status"] == "confirmed"

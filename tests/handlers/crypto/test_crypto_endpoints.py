@@ -16,7 +16,7 @@ from handlers.clients.chains import Chains
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
 from listener import ConfigError, Snooze
 from tests.doubles.meddler import Meddler
-from tests.handlers.conftest import Json
+from tests.handlers.conftest import Json, a_job
 from tests.handlers.crypto.conftest import Shop
 from tests.skips import ANVIL
 
@@ -33,7 +33,7 @@ class Cashier:
         settings = {"CRYPTO_ENDPOINTS": json.dumps({chain or self.chain.name: endpoints})}
         payload = CryptoVerification(crypto_payment_id=UUID(self.request["id"]), tx_hash=self.paid)
         async with Chains.open(settings) as chains:
-            return await crypto_verification(payload, chains=chains, db=self.shop.db)
+            return await crypto_verification(payload, job=a_job({}), chains=chains, db=self.shop.db)
 
     async def confirms(self, *endpoints: str) -> None:
         ended = await self.verify(*endpoints)

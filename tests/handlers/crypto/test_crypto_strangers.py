@@ -11,6 +11,7 @@ from eth_account.messages import encode_defunct
 from devstack.chain.anvil import COIN, Anvil, Token, new_address
 from handlers.clients.chains import Chains
 from handlers.clients.database import Database
+from listener import Reject
 from tests.handlers.conftest import Json, Owner
 from tests.handlers.crypto.conftest import Shop, Verify, attempt_at
 
@@ -166,3 +167,31 @@ async def test_the_same_job_many_times_at_once_pays_once(
         "select extract(epoch from current_period_end - started_at) / 86400 from subscriptions"
     )
     assert 28 <= months <= 31
+
+
+async def test_a_user_who_may_insert_jobs_names_no_hash_for_somebody_else(
+    shop: Shop, db: Database, chains: Chains, chain: Anvil, usdt: Token, user_id: UUID
+) -> None:
+    """A request takes twenty hashes; who could name them for others would lock them out."""
+    request = await shop.request(await shop.asset(chain.name, usdt, required_confirmations=1), user_id)
+    data = {"cryptoPaymentId": request["id"], "txHash": "0x" + "ab" * 32}
+    with pytest.raises(Reject, match="no such request"):
+        await attempt_at(data, db, chains, asked_by=uuid4())
+    assert await shop.owner.fetchval("select count(*) from crypto_transactions") == 0
+    for number in range(20):
+        named = data | {"txHash": f"0x{number:064x}"}
+        assert (await attempt_at(named, db, chains, asked_by=user_id))["again"]
+    with pytest.raises(Reject, match="Too many hashes"):
+        await attempt_at(data, db, chains, asked_by=user_id)
+
+
+async def test_what_is_no_hash_or_no_request_is_a_dead_letter_with_a_sentence(
+    shop: Shop, db: Database, chains: Chains, chain: Anvil, usdt: Token, user_id: UUID
+) -> None:
+    request = await shop.request(await shop.asset(chain.name, usdt), user_id)
+    for said in ("0x12", "0x" + "zz" * 32, "", "ab" * 33):
+        with pytest.raises(Reject, match="no hash of a transaction"):
+            await attempt_at({"cryptoPaymentId": request["id"], "txHash": said}, db, chains)
+    nobody = {"userId": str(uuid4()), "tierId": str(shop.tier), "txHash": "0x" + "ab" * 32, "amount": "29"}
+    with pytest.raises(Reject, match="opened before anyone pays"):
+        await attempt_at(nobody, db, chains)
