@@ -1,8 +1,6 @@
 """Events come twice, late, in any order, to two workers at once or to one that dies: the end is always Stripe's."""
 
 import asyncio
-import random
-from collections.abc import Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,10 +9,10 @@ from devstack.stripe.double import StripeDouble
 from devstack.stripe.story import Story
 from handlers.clients.database import Database, call
 from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_objects import Invoice, Subscription
-from handlers.payment import stripe_webhook as file
-from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook
-from tests.handlers.conftest import Attempt, Json, Owner, a_job
+from handlers.clients.stripe_objects import Subscription
+from handlers.payment.stripe_webhook import StripeWebhook, stripe_webhook
+from tests.handlers.conftest import Attempt, Owner, a_job
+from tests.handlers.mortal import Died, dies_after, make_mortal
 
 
 async def test_the_same_event_again_asks_stripe_nothing(
@@ -102,46 +100,6 @@ async def test_a_price_of_two_tiers_does_not_hold_up_its_events(db: Database, ow
     assert await owner.fetchval(found) == "pro"
 
 
-@pytest.mark.parametrize("tens", range(5))
-async def test_fifty_random_orders_end_as_stripe_says(
-    follow: Attempt, double: StripeDouble, owner: Owner, tens: int
-) -> None:
-    for seed in range(10 * tens, 10 * tens + 10):
-        draw = random.Random(seed)
-        story = double.story(uuid4(), tells_user=draw.choice(["checkout", "subscription", "customer"]))
-        await _live(story, follow, draw)
-        assert await _ours(owner, story) == _theirs(story), f"seed {seed}"
-
-
-async def _live(story: Story, follow: Attempt, draw: random.Random) -> None:
-    """Steps through a life; after each step some of the events that are on their way arrive, some of them twice."""
-    on_their_way: list[Json] = []
-    steps = [
-        story.create,
-        story.activate,
-        story.renew,
-        story.fail,
-        draw.choice([story.recover, story.cancel]),
-    ]
-    for step in steps:
-        on_their_way += step()
-        draw.shuffle(on_their_way)
-        arriving = draw.randrange(len(on_their_way))
-        on_their_way[arriving:], now = [], on_their_way[arriving:]
-        on_their_way += [event for event in now if not await _tried(follow, event) or draw.random() < 0.2]
-    for _ in range(2):  # the second time for what came before the event that names the user
-        for event in on_their_way:
-            await _tried(follow, event)
-
-
-async def _tried(follow: Attempt, event: Json) -> bool:
-    try:
-        await follow(event)
-    except UnknownUser:
-        return False
-    return True
-
-
 async def _ours(owner: Owner, story: Story) -> object:
     row = await owner.fetchrow(
         "select status, extract(epoch from current_period_end)::int as period_end from user_subscriptions"
@@ -212,38 +170,6 @@ async def test_an_older_look_does_not_overwrite_a_newer_one(
     assert await owner.fetchval("select status from user_subscriptions") == "canceled"
 
 
-class Died(Exception):
-    pass
-
-
-class Fuse:
-    """Lets so many calls to the outside happen, and kills the worker right after the last of them."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def burn(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Died
-
-
-class DyingClient(StripeClient):
-    def __init__(self, of: StripeClient, fuse: Fuse) -> None:
-        super().__init__(of._client, livemode=of.livemode, webhook_secrets=of.webhook_secrets)
-        self.fuse = fuse
-
-    async def subscription(self, object_id: str) -> Subscription | None:
-        seen = await super().subscription(object_id)
-        self.fuse.burn()
-        return seen
-
-    async def invoice(self, object_id: str) -> Invoice | None:
-        seen = await super().invoice(object_id)
-        self.fuse.burn()
-        return seen
-
-
 @pytest.mark.parametrize("calls", [1, 2, 3, 4], ids=["noted", "invoice seen", "subscription seen", "written"])
 async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(
     follow: Attempt,
@@ -257,19 +183,9 @@ async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(
 ) -> None:
     story = double.story(user_id, tells_user="subscription")
     paid = story.begin()[4]
-    fuse = Fuse(calls)
-
-    async def dying_call(db: Database, function: str, **arguments: object) -> Mapping[str, object]:
-        answer = await call(db, function, **arguments)
-        fuse.burn()
-        return answer
-
-    monkeypatch.setattr(file, "call", dying_call)
-    with pytest.raises(Died):
-        await stripe_webhook(
-            StripeWebhook.model_validate(paid), job=a_job(paid), stripe=DyingClient(stripe, fuse), db=db
-        )
-    monkeypatch.undo()
+    make_mortal(monkeypatch)
+    with pytest.raises(Died), dies_after(calls):
+        await follow(paid)
     assert await owner.fetchval("select status from stripe_events") == (
         "processed" if calls == 4 else "received"
     )
