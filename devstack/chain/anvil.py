@@ -6,7 +6,9 @@ No library for Ethereum is used here, so that what is sent is not made by what t
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +27,13 @@ COIN: Final = 10**18
 
 class RpcError(Exception):
     """The chain refused what was asked."""
+
+
+def find_anvil() -> Path | None:
+    """The program, where the counterparts of this project or Foundry's own installer put it; None if nobody did."""
+    installed = Path(__file__).resolve().parents[2] / ".ci" / "node_modules" / "@foundry-rs"
+    candidates = [os.environ.get("PULSE_ANVIL"), *installed.glob("anvil-*/bin/anvil"), shutil.which("anvil")]
+    return next((Path(found) for found in candidates if found and Path(found).exists()), None)
 
 
 def new_address() -> str:

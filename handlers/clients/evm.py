@@ -96,6 +96,7 @@ class EvmChain:
             yield cls(w3, chain_id, name)
         finally:
             await provider.disconnect()
+            provider._request_session_manager.session_pool.shutdown()  # noqa: SLF001 - its threads have no other end
 
     async def look(self, wanted: Wanted) -> Sighting:
         """What this endpoint shows of a transaction."""
@@ -187,8 +188,6 @@ def _hash(tx_hash: str) -> Hash32:
 
 def _transfers(wanted: Wanted, tx: _Tx, receipt: _Receipt) -> tuple[Transfer, ...]:
     """A token is known by the contract that wrote the log, and by nothing that it says of itself."""
-    if receipt.status != 1:
-        return ()
     if wanted.token_contract is None:
         ours = _same(tx.to, wanted.pay_to_address) and tx.value > 0
         return (Transfer(THE_COIN_ITSELF, tx.value, tx.sender.lower()),) if ours else ()

@@ -1,5 +1,6 @@
 """Users read their own requests and write nothing; a service key reads all and writes through functions alone."""
 
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -117,3 +118,11 @@ async def test_queries_of_a_user_and_of_a_hash_are_answered_by_index(owner: Owne
     ):
         plan = await owner.fetch(f"explain {query}")
         assert index in "\n".join(row[0] for row in plan)
+
+
+async def test_the_sql_of_the_documentation_runs_as_it_stands(owner: Owner, checkout: Path) -> None:
+    _, *blocks = (checkout / "docs" / "crypto.md").read_text().split("```sql")
+    assert len(blocks) == 2
+    for block in blocks:
+        await owner.execute(block.partition("```")[0])
+    assert await owner.fetchval("select array_agg(chain) from crypto_assets") == ["evm:1"]

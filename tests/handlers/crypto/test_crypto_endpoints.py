@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -201,6 +202,13 @@ async def test_the_shallower_of_two_views_counts(
     for order in ((meddler.url, chain.url), (chain.url, meddler.url)):
         assert isinstance(await cashier.verify(*order), Snooze)
     await cashier.confirms(chain.url, chain.url)
+
+
+async def test_a_client_that_is_closed_leaves_no_thread_behind(cashier: Cashier) -> None:
+    before = set(threading.enumerate())
+    await cashier.confirms(cashier.chain.url)
+    left = {one.name for one in set(threading.enumerate()) - before}
+    assert not {name for name in left if not name.startswith("asyncio")}  # those end with the loop
 
 
 def test_without_endpoints_nothing_heavy_is_loaded() -> None:
