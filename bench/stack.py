@@ -64,17 +64,24 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def running_stack() -> AsyncIterator[Stack]:
-    """PostgreSQL with our tables, and a gateway before it that delivers at once."""
+async def running_database() -> AsyncIterator[str]:
+    """A PostgreSQL with our tables; its address, as the owner."""
     with throw_away_folder() as folder:
         async with Postgres(folder) as server:
             await bootstrap(server.dsn(user=SUPERUSER))
             await migrate(server.dsn(), migrations())
-            gateway = await _python("-m", "bench.stack", server.dsn(), cwd=ROOT)
-            try:
-                yield Stack(server.dsn(), await _first_line(gateway))
-            finally:
-                await _ended(gateway)
+            yield server.dsn()
+
+
+@asynccontextmanager
+async def running_stack() -> AsyncIterator[Stack]:
+    """Such a database, and a gateway before it that delivers at once."""
+    async with running_database() as dsn:
+        gateway = await _python("-m", "bench.stack", dsn, cwd=ROOT)
+        try:
+            yield Stack(dsn, await _first_line(gateway))
+        finally:
+            await _ended(gateway)
 
 
 @asynccontextmanager

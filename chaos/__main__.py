@@ -5,6 +5,7 @@ Exit codes: 0 every invariant holds · 1 one is broken · 2 wrong words.
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=_positive, default=2.0, help="how long the storm lasts (default: 2)"
     )
-    parser.add_argument("--jobs", type=int, default=12_000, help="how many jobs it has (default: 12000)")
-    parser.add_argument("--workers", type=int, default=3, help="worker processes at once (default: 3)")
+    parser.add_argument("--jobs", type=_count, default=12_000, help="how many jobs it has (default: 12000)")
+    parser.add_argument("--workers", type=_count, default=3, help="worker processes at once (default: 3)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed has the same weather (default: 1)")
     parser.add_argument("--lease", type=_positive, default=10.0, metavar="S", help="seconds (default: 10)")
     parser.add_argument("--sweep", type=_positive, default=2.0, metavar="S", help="seconds (default: 2)")
@@ -102,6 +103,12 @@ def _file(text: str) -> Path:
     return file
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("a number above 0")
+    return number
+
+
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < 1_000_000:
@@ -110,4 +117,5 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then either
     sys.exit(main())

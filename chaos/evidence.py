@@ -36,6 +36,8 @@ class Change(NamedTuple):
     run_at: float | None
     worker_id: str | None
     outcome: str | None
+    lease_over: bool | None = None
+    """Whether the lease that it had before had run out."""
 
 
 class JobRow(NamedTuple):
@@ -87,7 +89,7 @@ class Said:
     """What the workers' own logs add up to."""
 
     deaf_seconds: float = 0.0
-    """From the word that a process is deaf to the word that it hears, or to its end."""
+    """From the last thing that a process heard to the word that it hears again, or to its end."""
     deaf: int = 0
     """How often one went deaf."""
     wakeups_lost: int = 0
@@ -128,7 +130,8 @@ async def from_database(connection: Connection, evidence: Evidence) -> None:
     """Reads the history and the tables."""
     changes = await connection.fetch(
         "select job_id, extract(epoch from at)::float8, before, after, attempt_before, attempt, uncounted_before,"
-        " uncounted, max_attempts, extract(epoch from run_at)::float8, worker_id, outcome from chaos.history order by n"
+        " uncounted, max_attempts, extract(epoch from run_at)::float8, worker_id, outcome,"
+        " lease_over from chaos.history order by n"
     )
     evidence.changes = _by_job(Change(*row) for row in changes)
     jobs = await connection.fetch(
@@ -188,7 +191,8 @@ def _add_up(lines: Iterable[str], said: Said, over_at: float) -> None:
             said.deaf += deaf_since is None
             deaf_since = at if deaf_since is None else deaf_since
         elif message == "Realtime is ready" and deaf_since is not None:
-            said.deaf_seconds += at - deaf_since
+            # It may have been so for a while before it could know: it counts from the last thing it heard.
+            said.deaf_seconds += max(at - deaf_since, float(words.get("deaf_seconds", 0)))
             deaf_since = None
         elif message.startswith("recording ") and "left when it died" in message:
             said.recovered += int(message.split()[1])

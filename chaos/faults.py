@@ -89,6 +89,12 @@ class Faults:
         match deed.what:
             case "kill":
                 running.tell(signal.SIGKILL)
+            case "kill_unheard":
+                refused = {"what": "status", "at": "finish", "times": None}
+                await seat.lane.ask("faults", {"rest": {"planned": [refused]}})
+                await asyncio.sleep(deed.seconds)
+                running.tell(signal.SIGKILL)
+                await seat.lane.ask("faults", {"rest": {"planned": []}})
             case "freeze" | "nap":
                 running.tell(signal.SIGSTOP)
                 await asyncio.sleep(deed.seconds)

@@ -18,7 +18,8 @@ create table chaos.history (
     max_attempts integer,
     run_at timestamptz,
     worker_id text,
-    outcome text
+    outcome text,
+    lease_over boolean                  -- whether the lease that it had before had run out
 );
 
 create function chaos.note_insert() returns trigger
@@ -37,11 +38,12 @@ as $$
 begin
     insert into chaos.history (
         job_id, before, after, attempt_before, attempt, uncounted_before, uncounted, max_attempts, run_at, worker_id,
-        outcome
+        outcome, lease_over
     )
     values (
         new.id, old.status, new.status, old.attempt, new.attempt, old.uncounted, new.uncounted, new.max_attempts,
-        new.run_at, new.worker_id, case when new.status <> 'running' then new.last_outcome end
+        new.run_at, new.worker_id, case when new.status <> 'running' then new.last_outcome end,
+        old.lease_expires_at < public.clock_now()
     );
     return null;
 end

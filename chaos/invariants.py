@@ -144,25 +144,33 @@ def doubled_effects_lost_their_lease(evidence: Evidence) -> Iterator[Breach]:
                 )
 
 
-def stale_outcomes_are_stale(evidence: Evidence) -> Iterator[Breach]:
-    """An outcome was refused as stale only when its attempt had ended before.
+def leases_are_respected(evidence: Evidence) -> Iterator[Breach]:
+    """An attempt was ended in the name of a vanished worker only when its lease had run out."""
+    for job_id, change in _changes(evidence):
+        if change.outcome == "vanished" and change.before == "running" and not change.lease_over:
+            yield Breach(job_id, f"attempt {change.attempt_before} was taken away while its lease held")
 
-    An outcome that was recorded, whose answer was lost and whose job has run again since is refused too, when it is
-    told once more.
+
+def stale_outcomes_are_stale(evidence: Evidence) -> Iterator[Breach]:
+    """An outcome was refused as stale only when its attempt had ended before, and otherwise than by this outcome.
+
+    One that was recorded, whose answer was lost and whose job has run again since is refused too, when it is told
+    once more: by then nobody can tell.
     """
     for one in evidence.stale:
-        ended = [
+        changes = evidence.changes.get(one.job_id, ())
+        since = [
             change
-            for change in evidence.changes.get(one.job_id, ())
-            if change.before == "running"
-            and change.after != "running"
-            and change.attempt_before == one.attempt
+            for change in changes
+            if change.before == "running" and change.attempt_before == one.attempt
         ]
-        if not ended:
+        since += [change for change in changes if (change.attempt or 0) > one.attempt]
+        before = [change for change in since if change.at <= one.at]
+        if not before:
             yield Breach(one.job_id, f"the outcome of attempt {one.attempt} was refused while it was live")
-        elif ended[0].at > one.at:
+        elif before[0].outcome == one.kind and len(before) == 1:
             yield Breach(
-                one.job_id, f"the outcome of attempt {one.attempt} was refused before its lease was lost"
+                one.job_id, f"the outcome of attempt {one.attempt} was refused, and had been recorded"
             )
 
 
@@ -250,6 +258,7 @@ INVARIANTS: tuple[Check, ...] = (
     attempts_have_no_gaps,
     states_follow_the_diagram,
     doubled_effects_lost_their_lease,
+    leases_are_respected,
     stale_outcomes_are_stale,
     retries_stay_within_allowance,
     dead_letters_are_complete,

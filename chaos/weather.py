@@ -19,6 +19,7 @@ class Where(StrEnum):
 FAULTS: dict[Where, tuple[str, ...]] = {
     Where.WORKER: (
         "kill",  # SIGKILL
+        "kill_unheard",  # SIGKILL when its outcomes have not been taken for a while: its journal is what is left
         "freeze",  # SIGSTOP for longer than a lease, then SIGCONT
         "nap",  # the same for less than a lease
         "deploy",  # a new process beside the old one, which gets SIGTERM
@@ -131,7 +132,7 @@ def _seconds(what: str, lease: float, chance: random.Random) -> float:
             return lease * chance.uniform(1.1, 1.8)
         case "nap":
             return lease * chance.uniform(0.2, 0.7)
-        case "restart" | "gateway_killed":
+        case "restart" | "gateway_killed" | "kill_unheard":
             return chance.uniform(0.3, 3.0)
         case _:
             return chance.uniform(0.5, lease)

@@ -236,7 +236,11 @@ async def serve(
 
 
 def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:
-    """For good, unlike the loop's own handlers: a further signal must not turn a good end into a death by signal."""
+    """For good, unlike the loop's own handlers: a further signal must not turn a good end into a death by signal.
+
+    One that comes in the very instant in which the loop falls asleep is heard when it wakes, within a second
+    (`stillness.py` asks it for a sign).
+    """
     loop = asyncio.get_running_loop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:

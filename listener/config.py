@@ -61,6 +61,7 @@ _SECRET_WORDS = {
     "DSN",
 }
 _SHORTEST_SECRET = 10
+_SHORTEST_TOKEN = 12
 _PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:([^/\s@]{4,})@")
 _WAYS_TO_LISTEN = ("postgres_changes", "broadcast")
 _HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -150,7 +151,8 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
     key, apikey = (environment.get(setting.name, "") for setting in (needed[0], needed[-1]))
     listen = environment.get(LISTEN.name) or _WAYS_TO_LISTEN[0]
     problems += filter(None, [url and _url_problem(url), *_key_problems(key, apikey, as_worker=as_worker)])
-    problems += filter(None, [_listen_problem(listen, as_worker=as_worker)])
+    door_token = environment.get(DOOR_TOKEN.name) or None
+    problems += filter(None, [_listen_problem(listen, as_worker=as_worker), _token_problem(door_token)])
     if problems:
         raise ConfigError(problems)
     declared_secrets = [setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret]
@@ -160,7 +162,7 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
         key,
         dict(environment),
         secrets_in(environment, declared_secrets),
-        environment.get(DOOR_TOKEN.name) or None,
+        door_token,
         listen == "broadcast",
         Path(journal) if journal else None,
         apikey if as_worker else None,
@@ -221,6 +223,12 @@ def _key_problems(key: str, apikey: str, *, as_worker: bool) -> list[str | None]
         return [service_key_problem(SUPABASE_SERVICE_ROLE_KEY.name, key) if key else None]
     public = publishable_key_problem(PUBLISHABLE_KEY.name, apikey) if apikey else None
     return [worker_key_problem(WORKER_KEY.name, key), public]
+
+
+def _token_problem(token: str | None) -> str | None:
+    if token is None or len(token) >= _SHORTEST_TOKEN:
+        return None
+    return f"{DOOR_TOKEN.name} is shorter than {_SHORTEST_TOKEN} letters, and can be guessed. Take a long random text."
 
 
 def _listen_problem(listen: str, *, as_worker: bool) -> str | None:

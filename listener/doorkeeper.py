@@ -188,6 +188,8 @@ class Doorkeeper:
         async def attended(request: web.BaseRequest) -> web.StreamResponse:
             guest = cast("Guest", request.protocol)
             guest.begins()
+            if not request.can_read_body:
+                guest.is_complete()
             try:
                 return await answer(request)
             finally:

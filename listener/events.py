@@ -153,6 +153,14 @@ class Swallowed:
 
 
 @dataclass(frozen=True, slots=True)
+class StoodStill:
+    """The event loop gives no sign: something blocks it, and nothing else gets done meanwhile."""
+
+    how_long: timedelta
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """No further claims; what runs may finish within `grace`."""
 
@@ -187,6 +195,7 @@ Event = (
     | SlotInserted
     | SlotWithoutHandler
     | Swallowed
+    | StoodStill
     | Draining
     | Drained
 )

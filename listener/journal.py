@@ -8,9 +8,13 @@ Races and crashes:
   - The owner holds a lock on its file as long as it lives. Whoever starts takes over every file whose lock is free:
     its outcomes are written into the taker's own file first and removed then, so a crash in between doubles them at
     most, and the database answers the second one "repeated".
-  - A line that was cut off by a crash is passed over; each line is on the disk before its call is tried again.
+  - A line that was cut off by a crash, or by a full disk, is passed over; each line is on the disk before its call is
+    tried again, and so is the name of the file.
   - An outcome that was settled but not marked so is sent again: "repeated", or "stale" when the job has moved on.
-  - A full or broken disk is told once per outage and costs only this protection: the outcomes stay in memory.
+  - A full or broken disk is told once per outage and costs only this protection: the outcomes stay in memory. A disk
+    that does not answer at all is not waited for: from then on nothing is written.
+  - A file that cannot be taken over (it is too large beside what is here, or somebody else's) is told, and left to the
+    next process; it keeps no process from starting.
 """
 
 import asyncio
@@ -30,6 +34,7 @@ from listener.outcomes import Cancel, Completed, Dead, Ended, ErrorText, Outcome
 
 _SUFFIX = ".outcomes"
 _LARGEST = 16_000_000  # bytes: some 50,000 outcomes
+_PATIENCE_SECONDS = 10.0
 _NO_RESULT = {"result_not_kept": "its process ended before the database was back"}
 
 
@@ -44,6 +49,7 @@ class Journal:
         self._kept: set[AttemptRef] = set()
         self._writing = asyncio.Lock()
         self._failed = False
+        self._is_still = False
 
     async def keep(self, waiting: Sequence[Ended]) -> None:
         """Returns when all of them are on the disk, or when that failed and was told."""
@@ -51,7 +57,9 @@ class Journal:
             fresh = [one for one in waiting if one.ref not in self._kept]
             if self._file is None or not fresh:
                 return
-            if await self._written(_append, self._file, [_line(one) for one in fresh]):
+            # After a failure the last line may be half there: a blank one ends it.
+            before = [b"\n"] if self._failed else []
+            if await self._written(_append, self._file, before + [_line(one) for one in fresh]):
                 self._kept.update(one.ref for one in fresh)
 
     async def settle(self, refs: Iterable[AttemptRef]) -> None:
@@ -77,6 +85,7 @@ class Journal:
             self._file = os.fdopen(os.open(fresh, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
             fcntl.flock(self._file, fcntl.LOCK_EX)
             fresh.rename(self._own)
+            _sync_folder(self._folder)
             return [one for path in sorted(self._folder.glob(f"*{_SUFFIX}")) for one in self._take_over(path)]
         except OSError as error:
             self.close()
@@ -110,10 +119,21 @@ class Journal:
                 return found
         except (FileNotFoundError, BlockingIOError):
             return []  # somebody else was first, or its owner lives
+        except (OSError, PulseError) as error:
+            self._emit(Swallowed(f"journal of outcomes, {path.name}", error))
+            return []
 
     async def _written(self, write: Callable[..., None], *words: object) -> bool:
+        if self._is_still:
+            return False
         try:
-            await asyncio.to_thread(write, *words)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await asyncio.to_thread(write, *words)
+        except TimeoutError:
+            self._is_still = True
+            text = f"the disk has not answered for {_PATIENCE_SECONDS:.0f} s; from now on outcomes stay in memory only"
+            self._emit(Swallowed("journal of outcomes", PulseError(text)))
+            return False
         except (OSError, PulseError) as error:
             if not self._failed:
                 self._failed = True
@@ -140,6 +160,15 @@ def _append(file: BinaryIO, lines: Sequence[bytes]) -> None:
     file.write(b"".join(lines))
     file.flush()
     os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """The name of a new file is on the disk too."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _empty(file: BinaryIO) -> None:

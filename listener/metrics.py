@@ -132,6 +132,10 @@ class Metrics:
             case e.Swallowed(where, error):
                 self.counts["errors survived"] += 1
                 self._log("ERROR", f"{where}: {type(error).__name__}: {clean(str(error))}")
+            case e.StoodStill(how_long, where):
+                self.counts["stood still"] += 1
+                text = f"blocked at {where}: no other job runs and no lease is renewed until that is over"
+                self._log("ERROR", text, still_seconds=_seconds(how_long))
             case e.Draining(running, grace):
                 self._log(
                     "INFO",

@@ -73,8 +73,10 @@ async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migrati
                         one.text,
                     )
             except asyncpg.PostgresError as error:
-                # Without its details, which quote the row that is in the way.
-                why = error.args[0] if error.args else type(error).__name__
+                # Without its details, which quote the row that is in the way, and without the value that is no number.
+                why = str(error.args[0] if error.args else type(error).__name__)
+                if isinstance(error, asyncpg.DataError):
+                    why = re.sub('".*"', '"…"', why, flags=re.DOTALL)
                 raise ConfigError([f"{one.label}.sql failed and left nothing behind: {why}"]) from error
         if missing:
             await connection.execute("notify pgrst, 'reload schema'")

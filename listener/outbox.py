@@ -3,23 +3,56 @@
 How a batch can fail, and what then happens:
   - It was not answered (an outage, a proxy that breaks off large requests): it is sent again, smaller each time, and
     one that fails alone goes to the end, since another one may be easier to take. Meanwhile the journal keeps them all.
+    One that fails alone again and again while other calls are answered is sent without its result: a handler that has
+    returned has done its work, and a job that never ends would be done again by the next process.
   - It was refused because of its content: each outcome is sent alone, so that one which cannot be stored does not hold
     up the rest; the one that is refused again is recorded without its result, or as a dead letter that says so.
 """
 
+import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from listener.errors import StoreError, StoreRefused
 from listener.events import Emit, Finished
 from listener.jobs import AttemptRef
 from listener.journal import Journal
-from listener.outcomes import Completed, Dead, Ended, ErrorText, Outcome, Recorded
+from listener.outcomes import Completed, Dead, Ended, ErrorText, Outcome, Recorded, Retry
 from listener.store import Store
 
 _MOST_HALVINGS = 10  # of at most 1000 places
 # SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
 _ABOUT_CONTENT = ("22", "23")
 _TOO_LARGE = 413
+_MOST_TRIES_ALONE = 6
+
+
+class Trouble:
+    """A kind of calls that does not succeed: since when, and how."""
+
+    def __init__(self, whose: str) -> None:
+        self.whose = whose
+        self._since: float | None = None
+        self._what = ""
+
+    def begins(self, error: StoreError) -> None:
+        """A call has failed, for the first time or again."""
+        self._since = self._since or time.monotonic()
+        self._what = "has refused our calls" if isinstance(error, StoreRefused) else "has not answered"
+
+    def ends(self) -> timedelta | None:
+        """A call has succeeded. How long that had been otherwise, if it had."""
+        since, self._since = self._since, None
+        return None if since is None else timedelta(seconds=time.monotonic() - since)
+
+    @property
+    def problem(self) -> str | None:
+        """In words, while it lasts."""
+        if self._since is None:
+            return None
+        return f"{self.whose}: the REST API {self._what} for {time.monotonic() - self._since:.0f} s"
 
 
 class Outbox:
@@ -32,6 +65,9 @@ class Outbox:
         self._waiting: list[Ended] = []
         self._halvings = 0
         """How often to halve what the next call says: grows when one was not answered, falls again."""
+        self._is_answered = False
+        """Whether anything was answered since the last failure: then that was the failing outcome's own."""
+        self._alone: Counter[AttemptRef] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,6 +91,7 @@ class Outbox:
 
     async def settle(self, sent: Sequence[Ended], recorded: Sequence[Recorded]) -> None:
         """The database has answered the portion: these outcomes are ours no longer."""
+        self._is_answered = True
         if sent:
             self._halvings = max(self._halvings - 1, 0)
             await self._let_go(sent, recorded)
@@ -68,8 +105,21 @@ class Outbox:
         if sent:
             self._halvings = min(self._halvings + 1, _MOST_HALVINGS)
         if len(sent) == 1:
-            self._waiting.append(self._waiting.pop(0))
+            self._waiting.append(self._after_failing_alone(self._waiting.pop(0)))
+        self._is_answered = False
         await self.keep()
+
+    def _after_failing_alone(self, ended: Ended) -> Ended:
+        self._alone[ended.ref] += self._is_answered
+        if self._alone[ended.ref] < _MOST_TRIES_ALONE:
+            return ended
+        match ended.outcome:
+            case Completed(result) if result:
+                return replace(ended, outcome=Completed({"result_not_kept": "it did not get through"}))
+            case Retry(error) | Dead(error) if error.stack:
+                return replace(ended, outcome=replace(ended.outcome, error=replace(error, stack=None)))
+            case _:
+                return ended
 
     async def record_singly(self, sent: Sequence[Ended]) -> None:
         """Sends each outcome alone. Raises StoreError for the first that does not get through."""
@@ -96,6 +146,8 @@ class Outbox:
         self, sent: Sequence[Ended], recorded: Sequence[Recorded], instead: Outcome | None = None
     ) -> None:
         del self._waiting[: len(sent)]
+        for ended in sent:
+            self._alone.pop(ended.ref, None)
         for ended, answer in zip(sent, recorded, strict=True):
             self._emit(Finished(ended, instead or ended.outcome, answer))
         await self._journal.settle([ended.ref for ended in sent])

@@ -113,8 +113,8 @@ class Redactor:
         message = self._clean(whole_message[: 10 * _LONGEST_MESSAGE], values)
         if len(whole_message) > 10 * _LONGEST_MESSAGE:
             message = self._without_torn_end(message)
-        stack = self._clean(whole_stack[-10 * _LONGEST_STACK :], values)
-        if len(whole_stack) > 10 * _LONGEST_STACK:
+        stack = self._clean(whole_stack[-5 * _LONGEST_STACK :], values)
+        if len(whole_stack) > 5 * _LONGEST_STACK:
             stack = self._without_torn_end(stack[::-1])[::-1]
         return ErrorText(
             error_class=name, message=message[:_LONGEST_MESSAGE] or name, stack=stack[-_LONGEST_STACK:]

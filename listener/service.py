@@ -35,6 +35,7 @@ from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import opened
 from listener.scheduler import Scheduler
+from listener.stillness import watched
 from listener.store import Store, connected
 from listener.subscription import Subscription
 from listener.wakeups import Bell
@@ -107,6 +108,7 @@ class Service:
         """Works until told to stop."""
         async with AsyncExitStack() as stack:
             stack.callback(self._no_deadline)
+            stack.enter_context(watched(self.metrics))
             store = self._store = await stack.enter_async_context(
                 connected(
                     self._config.supabase_url, self._config.key, self.worker_id, apikey=self._config.apikey

@@ -2,7 +2,7 @@
 
 Realtime is a hint and the row is the truth: every delivery can be lost in silence. So each "ready" rings all
 bells, for whatever was inserted while nobody listened, and the workers' own sweeps find the rest. With Realtime
-off altogether jobs are later and never lost; this room then goes on trying for ever, rarely and quietly.
+off altogether jobs are later and never lost; this room then goes on trying for ever, every two seconds or so.
 
 One epoch (`epoch.py`: one throw-away client) after the other, without end:
 

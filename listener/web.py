@@ -124,7 +124,8 @@ class _Door:
                 answer.force_close()
             return answer
         except NotSure as error:
-            self._emit(Swallowed("door", error))
+            # Whoever sent it gets the key; for the log it is a word of theirs.
+            self._emit(Swallowed("door", error.__cause__ or PulseError("the database cannot be reached")))
             return web.json_response({"error": str(error), "idempotency_key": error.key}, status=503)
         except StoreUnavailable as error:
             self._emit(Swallowed("door", error))

@@ -13,7 +13,8 @@ The races, and where each is closed:
   - The lease runs out while a handler runs: the outcome comes back as "stale" and has changed nothing.
   - One outcome that the database refuses would hold up its whole batch for ever: after a refusal each is sent alone,
     and the one that is refused again is recorded without its result, or as a dead letter that says so. What is not
-    answered at all is sent in smaller portions each time, and the one that fails alone goes to the end.
+    answered at all is sent in smaller portions each time, and the one that fails alone goes to the end. Outcomes wait
+    for their next try on their own, while claims and sweeps go on; and as long as too many wait, nothing is claimed.
   - This process was frozen, or cut off from the database, for longer than a lease: each sweep names what is held here,
     which is renewed before the sweep ends what has run out; and after an outage nobody sweeps for a few seconds, so
     that the others can renew what they hold.
@@ -38,7 +39,7 @@ from listener.events import (
     UnknownTypes,
 )
 from listener.jobs import AttemptRef, Job, WokenBy
-from listener.outbox import Outbox, is_about_content
+from listener.outbox import Outbox, Trouble, is_about_content
 from listener.outcomes import Ended, Outcome, Recorded, Snooze
 from listener.redaction import Redactor
 from listener.registry import Registry
@@ -51,6 +52,8 @@ _GATHER_SECONDS = 0.01
 # Due rows that a claim could not get are in another worker's hands for a moment: look again after this, not at once.
 _CONTENDED_SECONDS = 0.05
 _MOST_HALVINGS = 10  # of at most 1000 places
+# Claims that go on while no outcome gets through must not fill the memory.
+_MOST_WAITING = 1000
 # An outage must not use up the time that a drain has.
 _DRAINING_PAUSE_SECONDS = 0.5
 # A job due for longer than this, found by a sweep, was owed a wake-up that never came.
@@ -106,9 +109,11 @@ class Worker:
         """Whether it is the claim's turn, while outcomes and claims go separately."""
         self._pause = 0.0
         """Seconds before the last call is repeated; 0 when it was answered."""
-        self._unavailable_since: float | None = None
-        self._trouble = ""
-        """What the REST API has been doing since then."""
+        self._outcomes_pause = 0.0
+        """The same for calls that only say outcomes, and hold up nothing else."""
+        self._outcomes_at = 0.0
+        self._calls = Trouble(queue)
+        self._outcomes = Trouble(f"outcomes of {queue}")
 
     @property
     def held(self) -> list[AttemptRef]:
@@ -116,11 +121,16 @@ class Worker:
         return [*self.running, *self._outbox.refs]
 
     @property
+    def _free(self) -> int:
+        """How many more jobs there is room for."""
+        return min(self._places - len(self.running), _MOST_WAITING - len(self._outbox))
+
+    @property
     def problem(self) -> str | None:
         """Why this queue is not being worked on, or None while it is."""
-        if self._unavailable_since is not None:
-            away = time.monotonic() - self._unavailable_since
-            return f"{self.queue}: {self._trouble} for {away:.0f} s"
+        for trouble in (self._calls, self._outcomes):
+            if trouble.problem is not None:
+                return trouble.problem
         if overdue := sum(attempt.is_overdue for attempt in self.running.values()):
             return f"{self.queue}: handlers that go on after their time-out: {overdue}"
         return None if self._looked else f"{self.queue}: has not looked into its queue yet"
@@ -185,13 +195,14 @@ class Worker:
             self._unsure |= request is not None and error.was_sent
             await self._not_answered(error, ended, request)
             return []
-        self._answered()
+        self._answered(ended, request)
         await self._outbox.settle(ended, recorded)
+        may_say_more = left_out and time.monotonic() >= self._outcomes_at
         if request is None or claim is None:
-            self._again = left_out or self._halvings > 0
+            self._again = may_say_more or self._halvings > 0
             return []
         self._halvings = max(self._halvings - 1, 0)
-        self._again = left_out or self._halvings > 0
+        self._again = may_say_more or self._halvings > 0
         self._learn(request, claim)
         return claim.jobs
 
@@ -200,7 +211,7 @@ class Worker:
 
         After a failure they go in turns, outcomes first, so that neither can hold up the other.
         """
-        ended = self._outbox.portion()
+        ended = self._outbox.portion() if time.monotonic() >= self._outcomes_at else []
         request = self._request(woken_by)
         if not (self._outbox.is_troubled or self._halvings) or not ended or request is None:
             return ended, request
@@ -212,7 +223,7 @@ class Worker:
 
         While draining only what a lost answer may have leased to us, to hand it back.
         """
-        free = self._places - len(self.running)
+        free = self._free
         if free <= 0 or (self._draining and not self._unsure):
             return None
         now = time.monotonic()
@@ -244,37 +255,51 @@ class Worker:
         try:
             await self._outbox.record_singly(ended)
         except (StoreRefused, StoreUnavailable) as error:
-            self._pause_after(error)
+            self._pause_outcomes(error)
         self._again = True
 
     async def _not_answered(
         self, error: StoreRefused | StoreUnavailable, ended: Sequence[Ended], request: ClaimRequest | None
     ) -> None:
-        if request is not None:
+        if request is None:
+            self._pause_outcomes(error)
+            self._again = True
+        else:
             self._halvings = min(self._halvings + 1, _MOST_HALVINGS)
-        self._pause_after(error)
+            self._pause = self._longer(self._pause)
+            self._calls.begins(error)
+            reason = str(error) if self._looked else f"{error}; waiting for the database to be there"
+            self._emit(Unavailable(self.queue, reason, timedelta(seconds=self._pause)))
         await self._outbox.unanswered(ended)
 
-    def _pause_after(self, error: StoreRefused | StoreUnavailable) -> None:
-        if self._unavailable_since is None:
-            self._unavailable_since = time.monotonic()
-        refuses = isinstance(error, StoreRefused)
-        self._trouble = f"the REST API {'has refused our calls' if refuses else 'has not answered'}"
-        first = self._tempo.reconnect.total_seconds()
-        self._pause = min(self._pause * 2, first * 10) if self._pause else first
-        reason = str(error) if self._looked else f"{error}; waiting for the database to be there"
-        self._emit(Unavailable(self.queue, reason, timedelta(seconds=self._pause)))
+    def _pause_outcomes(self, error: StoreRefused | StoreUnavailable) -> None:
+        self._outcomes_pause = self._longer(self._outcomes_pause)
+        self._outcomes_at = time.monotonic() + self._spread(self._outcomes_pause)
+        self._outcomes.begins(error)
+        self._emit(Unavailable(self._outcomes.whose, str(error), timedelta(seconds=self._outcomes_pause)))
 
-    def _answered(self) -> None:
+    def _longer(self, pause: float) -> float:
+        first = self._tempo.reconnect.total_seconds()
+        return min(pause * 2, first * 10) if pause else first
+
+    def _spread(self, pause: float) -> float:
+        """Many processes must not call again in the same moment."""
+        return (min(pause, _DRAINING_PAUSE_SECONDS) if self._draining else pause) * random.uniform(0.5, 1.0)
+
+    def _answered(self, ended: Sequence[Ended], request: ClaimRequest | None) -> None:
+        if ended:
+            self._outcomes_pause = self._outcomes_at = 0.0
+            if (away := self._outcomes.ends()) is not None:
+                self._emit(Available(self._outcomes.whose, away))
+        if request is None:
+            return
         self._pause = 0.0
         self._looked = True
-        if self._unavailable_since is not None:
-            now = time.monotonic()
-            away = timedelta(seconds=now - self._unavailable_since)
+        if (away := self._calls.ends()) is not None:
             if away > self._tempo.lease / 2:
-                self._no_sweep_before = now + (self._tempo.reconnect * 10 + self._tempo.sweep).total_seconds()
+                wait = self._tempo.reconnect * 10 + self._tempo.sweep
+                self._no_sweep_before = time.monotonic() + wait.total_seconds()
             self._emit(Available(self.queue, away))
-            self._unavailable_since = None
 
     # -- run -------------------------------------------------------------------------------------------------------
 
@@ -338,24 +363,22 @@ class Worker:
         if self._is_done:
             return woken_by  # the last outcome is recorded: nobody would ring any more
         if self._pause:
-            pause = min(self._pause, _DRAINING_PAUSE_SECONDS) if self._draining else self._pause
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            await asyncio.sleep(self._spread(self._pause))
             return woken_by
         if self._again:
             if self._out_of_reach:
                 await asyncio.sleep(min(self._tempo.reconnect.total_seconds(), _DRAINING_PAUSE_SECONDS))
             return woken_by
         now = time.monotonic()
-        full = len(self.running) >= self._places or self._draining
+        full = self._free <= 0 or self._draining
         more_waits = self._due_at is not None and self._due_at <= now
         if more_waits and not full:
             return WokenBy.FREE
-        if full:
-            timeout = None
-        else:
-            sweep_at = max(self._sweep_at, self._no_sweep_before)
-            timeout = max(0.0, min(sweep_at, self._due_at or sweep_at) - now)
-        rung = await self._bell.wait(timeout)
+        sweep_at = max(self._sweep_at, self._no_sweep_before)
+        reasons = [] if full else [sweep_at, self._due_at or sweep_at]
+        if len(self._outbox) and self._outcomes_at:
+            reasons.append(self._outcomes_at)
+        rung = await self._bell.wait(max(0.0, min(reasons) - now) if reasons else None)
         if rung is None:
             return WokenBy.SWEEP if self._sweep_at <= time.monotonic() else WokenBy.DUE
         if more_waits and self.running and len(self._outbox) < self._places / 4:

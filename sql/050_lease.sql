@@ -216,7 +216,7 @@ $$;
 -- together would be claimed together and killed together, until they are dead letters all at once. So those
 -- whose attempt before had vanished too come back one behind the other, each by the usual retry delay after
 -- the last (closer when there are many: the whole line in five minutes). Then the killer runs beside few of
--- them, and they need no more attempts than it has taken already.
+-- them, and they need no more attempts than it has taken already (docs/decisions/010_vanished.md).
 create function public.end_lost_attempts(queue text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -191,7 +191,10 @@ def start_worker(gateway: Gateway, project: Path, nursery: Nursery) -> StartWork
             finally:
                 worker.signal(signal.SIGTERM)
                 worker.signal(signal.SIGCONT)
-                await worker.ends()
-                writer.close()
+                try:
+                    await worker.ends()
+                finally:
+                    worker.signal(signal.SIGKILL)  # a test that failed leaves nothing behind either
+                    writer.close()
 
     return start

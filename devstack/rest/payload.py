@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, NoReturn, cast
 from urllib.parse import parse_qsl
 
@@ -45,9 +46,14 @@ def read_payload(text: str, kind: str, columns: frozenset[str] | None) -> Payloa
 def parsed(text: str) -> object:
     """The JSON value; PGRST102 when it is none."""
     try:
-        return cast(object, json.loads(text, parse_constant=_no_constant))
+        return cast(object, json.loads(text, parse_int=_integer, parse_constant=_no_constant))
     except (ValueError, RecursionError):
         raise RestError(400, "PGRST102", "Empty or invalid json") from None
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Python refuses to read very long integers, which PostgreSQL keeps to the last digit."""
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -70,7 +70,7 @@ def evidence() -> Evidence:
             TWICE: [
                 change(TWICE, 1.0, None, "pending", 0),
                 change(TWICE, 2.0, "pending", "running", 1),
-                change(TWICE, 5.0, "running", "pending", 1, outcome="vanished"),
+                change(TWICE, 5.0, "running", "pending", 1, outcome="vanished")._replace(lease_over=True),
                 change(TWICE, 6.0, "pending", "running", 2, pid=2),
                 change(TWICE, 8.0, "running", "completed", 2, outcome="completed"),
             ],
@@ -191,6 +191,12 @@ BROKEN: list[tuple[str, str, int | None, Break]] = [
         lambda e: with_change(e, TWICE, 2, outcome="retry"),
     ),
     (
+        "leases_are_respected",
+        "taken away too early",
+        TWICE,
+        lambda e: with_change(e, TWICE, 2, lease_over=False),
+    ),
+    (
         "stale_outcomes_are_stale",
         "refused while it was live",
         TWICE,
@@ -201,6 +207,12 @@ BROKEN: list[tuple[str, str, int | None, Break]] = [
         "refused and never ended",
         DONE,
         lambda e: without_changes(replace(e, stale=[Stale(DONE, 1, "completed", 4.0)]), DONE, 2),
+    ),
+    (
+        "stale_outcomes_are_stale",
+        "refused although it was the one that was recorded",
+        DONE,
+        lambda e: replace(e, stale=[Stale(DONE, 1, "completed", 4.0)]),
     ),
     (
         "retries_stay_within_allowance",

@@ -47,7 +47,7 @@ COUNTERS = [{"at": 7}, {"label": "l"}]
 BODIES = [
     "", "{", "[1]", '[{"label":"a"},{"at":1}]', '[{"label":"a"},5]', "5", '"x"', "null", "true", "[[]]",
     '{"label":"a","label":"b"}', "NaN", '{"label":NaN}', '  {"label":"sp"}', '[{"label":"a"},{"label":"b","at":3}]',
-    '{"label":"\\u0000"}', '{"label":{"a":1}}', '{"label":[1,2]}',
+    '{"label":"\\u0000"}', '{"label":{"a":1}}', '{"label":[1,2]}', '{"label":' + "9" * 5000 + "}",
 ]  # fmt: skip
 
 INSERTS = [

@@ -1,6 +1,10 @@
-"""The faults that fool the official Python client (realtime 2.34) fool it here too: D2 to D13 of docs/faults.md."""
+"""The faults that fool the official Python client (realtime 2.34) fool it here too: D2 to D13 of docs/faults.md.
+
+What deafens it, and what that does to our own listening, is tried once more in tests/faults/deafness.py.
+"""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -156,6 +160,35 @@ async def test_refused_handshake_is_raised(bench: Bench, status: int) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await listener.client.connect()
     assert refused.value.response.status_code == status
+    await listener.client.close()
+
+
+async def test_async_callback_is_never_awaited(bench: Bench) -> None:
+    async def hear(_event: object) -> None:
+        raise AssertionError("it is never run")
+
+    listener = Listener(bench, "payment_jobs")
+    insert = RealtimePostgresChangesListenEvent.Insert
+    listener.channel.on_postgres_changes(insert, hear, table="payment_jobs")  # type: ignore[arg-type] # that is the mistake
+    await listener.ready()
+    with pytest.warns(RuntimeWarning, match="was never awaited"):
+        await heard_and_collected(bench, listener)
+    await listener.client.close()
+
+
+async def heard_and_collected(bench: Bench, listener: Listener) -> None:
+    await bench.sql(INSERT)
+    await until("it hears", lambda: bool(listener.events))
+    gc.collect()
+
+
+async def test_large_row_arrives_without_its_large_values(bench: Bench) -> None:
+    bench.gateway.faults.realtime.largest_record_bytes = 100
+    listener = Listener(bench, "big_rows")
+    await listener.ready()
+    await bench.sql("insert into big_rows values (1, 'n', repeat('x', 200))")
+    await until("it hears", lambda: bool(listener.events))
+    assert listener.events[0]["data"]["record"] == {"id": 1, "note": "n"}
     await listener.client.close()
 
 

@@ -2,11 +2,10 @@
 
 import asyncio
 import gc
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
@@ -43,6 +42,8 @@ TIMINGS = Timings(
     patience=timedelta(seconds=0.1),
 )
 """Production's clockwork, some thirty times as fast."""
+NO_CANARIES = replace(TIMINGS, canary=timedelta(hours=1))
+"""But for the one after each "Subscribed": what the client can know of is noticed without them."""
 _SWEEPING = Tempo(sweep=SWEEP, grace=timedelta(seconds=5), reconnect=timedelta(seconds=0.02))
 _NOT_SWEEPING = Tempo(sweep=timedelta(hours=1), grace=timedelta(seconds=5), reconnect=timedelta(seconds=0.02))
 
@@ -179,7 +180,7 @@ def _tasks_of_libraries() -> list[str]:
 
 
 @asynccontextmanager
-async def our_listening(stage: Stage) -> AsyncIterator[Workers]:
+async def our_listening(stage: Stage, timings: Timings = TIMINGS) -> AsyncIterator[Workers]:
     """Workers on two queues that hear."""
     told = Told()
 
@@ -198,7 +199,7 @@ async def our_listening(stage: Stage) -> AsyncIterator[Workers]:
             canary=swept.store.canary,
             worker_id="listens",
             emit=told,
-            timings=TIMINGS,
+            timings=timings,
             by_broadcast=stage.by_broadcast,
         )
         running = asyncio.create_task(subscription.run())
@@ -261,7 +262,6 @@ class Bare:
 @asynccontextmanager
 async def bare_listening(stage: Stage) -> AsyncIterator[Bare]:
     """The official client, with quick retries, that hears."""
-    logging.getLogger("realtime").setLevel(logging.CRITICAL)
     client = AsyncRealtimeClient(
         f"{stage.gateway.url}/realtime/v1",
         LOCAL.service_role,

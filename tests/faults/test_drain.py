@@ -3,9 +3,11 @@
 import asyncio
 import signal
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from devstack.gateway import Gateway
 from listener import service, uncaught
 from listener.config import Tempo
 from tests.faults.acting import Acting
@@ -121,3 +123,24 @@ async def test_what_does_not_end_is_left_behind_in_time(acting: Acting, start_wo
     (began,), (ended,) = worker.lines("draining"), worker.lines("drained:")
     took = (ended.at - began.at).total_seconds()
     assert grace <= took < grace + service._CLEAN_UP_SECONDS + 5
+
+
+async def test_what_cannot_be_handed_back_now_is_handed_back_by_the_next_process(
+    gateway: Gateway, acting: Acting, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """The database is away when the process has to end: its journal remembers, and no lease has to run out."""
+    journal = str(tmp_path / "journal")
+    async with start_worker(tempo=SWEEPING | {"grace": 0.2}, PULSE_JOURNAL=journal) as worker:
+        (job,) = await acting.enqueue("wait")
+        await until("it runs", lambda: bool(acting.begun(1)))
+        gateway.faults.rest.plan("status", "/rest/v1/rpc", times=None)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ends() == 1
+    assert (await acting.row(job))["status"] == "running"
+    gateway.faults.rest.clear()
+    acting.open(2)
+    async with start_worker(tempo=SWEEPING, PULSE_JOURNAL=journal) as following:
+        await until("all jobs are completed", acting.all_completed)
+    row = await acting.row(job)
+    assert (row["attempt"], row["uncounted"]) == (2, 1)
+    assert following.said("1 outcomes that a process left")

@@ -176,6 +176,7 @@ async def test_poison_at_the_head_of_the_queue_harms_nobody_behind_it(
         ("act", """{"do": "unsayable"}"""),
         ("act", """{"nothing": "known"}"""),
         ("act", "jsonb_build_object('size', '1e1000'::numeric)"),
+        ("act", "jsonb_build_object('size', repeat('9', 5000)::numeric)"),
         ("act", "jsonb_build_object('do', repeat('x', 900000))"),
         ("nobodys", "{}"),
     ]

@@ -11,7 +11,7 @@ from tests.house.tree import ROOT
 PAGE = ROOT / "docs" / "promises.md"
 _ENTRY = re.compile(r"^## (\d+)\. (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"^\*\*(.+?)\.\*\*\s(.*?)(?=^\*\*|\Z)", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"^- `(tests/[\w/]+\.py)`: (.*?)(?=^- |\Z)", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^- `(tests/[\w/]+\.py)`:\s(.*?)(?=^- |\Z)", re.MULTILINE | re.DOTALL)
 _TEST = re.compile(r"`(test_\w+)`")
 
 

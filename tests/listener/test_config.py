@@ -131,6 +131,42 @@ def test_declared_secrets_are_secrets_and_the_rest_is_not() -> None:
     assert config.settings["OTHER"] == "o"
 
 
+def test_what_looks_secret_is_secret_whoever_reads_it() -> None:
+    others = {
+        "BROKER_API_KEY": "broker-key-0001",
+        "SMTP_PASSWORD": "a password",
+        "SESSION_TOKENS": "one,two,three",
+        "DATABASE_URL": "postgresql://user:pass%2Fword@host/db",
+        "KEY": "short",
+        "MONKEY": "no key at all",
+        "PWD": "/a/working/folder",
+    }
+    config = read_config({**GOOD, **others})
+    assert {"broker-key-0001", "a password", "one,two,three", "pass%2Fword", "pass/word"} < set(
+        config.secrets
+    )
+    assert set(config.secrets).isdisjoint({"short", "no key at all", "/a/working/folder"})
+
+
+def test_a_token_that_can_be_guessed_is_refused_and_not_quoted() -> None:
+    with pytest.raises(ConfigError, match="can be guessed") as raised:
+        read_config({**GOOD, "PULSE_DOOR_TOKEN": "letmein"})
+    assert "letmein" not in str(raised.value)
+
+
+def test_what_is_wrong_with_a_setting_is_told_without_its_value() -> None:
+    for name, value in (
+        ("SUPABASE_URL", f"{URL}/?apikey=planted-key"),
+        ("SUPABASE_URL", "https://user:planted-key@example.com"),
+        ("SUPABASE_SERVICE_ROLE_KEY", "planted-key"),
+        ("PULSE_LISTEN", "planted-key"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            read_config({**GOOD, name: value})
+        assert name in str(raised.value)
+        assert "planted-key" not in str(raised.value)
+
+
 def test_an_empty_door_token_is_none() -> None:
     assert read_config({**GOOD, "PULSE_DOOR_TOKEN": ""}).door_token is None
 

@@ -1,6 +1,8 @@
 """The journal: what comes back from the disk, after crashes of every kind, and what never gets there."""
 
 import fcntl
+import os
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +50,10 @@ def crash(journal: Journal) -> None:
     """The process is gone: the kernel frees its lock, and nothing is tidied up."""
     assert journal._file is not None
     fcntl.flock(journal._file, fcntl.LOCK_UN)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def left_in(folder: Path, told: list[Event], taker: str = "two") -> list[Ended]:
@@ -135,6 +141,60 @@ async def test_a_broken_disk_is_told_once_and_costs_nothing_else(
     await journal.keep([ended(1, Completed())])
     await journal.keep([ended(1, Completed()), ended(2, Completed())])
     assert [type(event) for event in told] == [Swallowed]
+
+
+async def test_a_disk_that_was_full_for_a_while_spoils_no_line(
+    journal: Journal, tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a line got there. What is written next must not become its other half."""
+    real = os.fsync
+
+    def full(number: int) -> None:
+        with (tmp_path / "one.outcomes").open("r+b") as file:
+            file.truncate(20)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    await journal.keep([ended(1, Completed())])
+    monkeypatch.setattr("os.fsync", real)
+    await journal.keep([ended(1, Completed()), ended(2, Completed())])
+    crash(journal)
+    assert left_in(tmp_path, told) == [ended(1, Completed()), ended(2, Completed())]
+
+
+async def test_a_disk_that_does_not_answer_is_not_waited_for(
+    journal: Journal, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+
+    def still(_: int) -> None:
+        hangs.wait(30)
+
+    monkeypatch.setattr("os.fsync", still)
+    monkeypatch.setattr(room, "_PATIENCE_SECONDS", 0.05)
+    try:
+        await journal.keep([ended(1, Completed())])
+        await journal.keep([ended(1, Completed()), ended(2, Completed())])
+        await journal.settle([AttemptRef("broker", 1, 2)])
+    finally:
+        hangs.set()
+    assert [type(event) for event in told] == [Swallowed]
+    assert "has not answered" in str(told)
+
+
+async def test_what_dead_processes_left_keeps_nobody_from_starting(
+    journal: Journal, tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than fits into one file, and something that is no file: the rest is taken over, and nothing is deleted."""
+    await journal.keep([ended(1, Completed())])
+    crash(journal)
+    for name in ("three", "two"):
+        (tmp_path / f"{name}.outcomes").write_bytes((tmp_path / "one.outcomes").read_bytes())
+    (tmp_path / "zero.outcomes").mkdir()
+    monkeypatch.setattr(room, "_LARGEST", 1)
+    assert left_in(tmp_path, told, "new") == [ended(1, Completed())]
+    assert [type(event) for event in told] == [Swallowed] * 3
+    assert len(names(tmp_path)) == 4, "its own, two files and the folder"
 
 
 async def test_without_a_folder_nothing_is_kept(told: list[Event]) -> None:

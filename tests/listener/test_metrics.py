@@ -41,7 +41,10 @@ def stream() -> Iterator[io.StringIO]:
     """Where the lines go; the process's own logging comes back after the test."""
     root = logging.getLogger()
     handlers = list(root.handlers)
-    levels = {name: logging.getLogger(name).level for name in ("", "realtime", "websockets")}
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("", "httpx", "realtime._async.client", "websockets.client")
+    }
     yield io.StringIO()
     logger.remove()
     root.handlers[:] = handlers
@@ -106,7 +109,7 @@ def test_what_became_of_a_job(
     assert (line["queue"], line["job_id"], line["attempt"]) == ("broker", 7, 1)
     assert (line["duration_seconds"], line["woken_by"]) == (2.0, "realtime")
     assert SECRET not in stream.getvalue()
-    assert "4242" not in stream.getvalue()
+    assert "42424242" not in stream.getvalue()
     assert metrics.counts[outcome.kind] == 1
     assert metrics.counts["stale outcomes"] == (answer.answer is Answer.STALE)
 
@@ -127,6 +130,7 @@ EVENTS: list[e.Event] = [
     e.Available("broker", SECONDS),
     e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),
     e.SlotWithoutHandler("aggregate", "alerts"),
+    e.StoodStill(SECONDS, "/app/handlers/broker/execute_order.py:12 in execute_order"),
     e.Swallowed("door", OSError(f"{SECRET} in\nthree\nlines")),
     e.Draining(3, SECONDS),
     e.Drained(SECONDS, 1, 0),
@@ -151,7 +155,7 @@ def test_every_event_is_one_line_without_secrets(
     metrics(event)
     assert len(lines(stream)) == before + 1
     assert SECRET not in stream.getvalue()
-    assert "4242" not in stream.getvalue()
+    assert "42424242" not in stream.getvalue()
     assert capsys.readouterr().err == ""
 
 
@@ -248,6 +252,40 @@ def test_a_line_that_cannot_be_written_costs_nothing_but_itself(
     assert capsys.readouterr().err == "could not log Deaf: RuntimeError\n"
 
 
+def test_a_line_for_which_there_is_no_place_is_not_printed_elsewhere(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    tell_on(Full(), Redactor())
+    Metrics(Redactor())(e.Deaf("closed by Alice", SECONDS))
+    logger.error("mail to Alice")
+    assert capsys.readouterr().err == 2 * "could not write a log line: OSError\n"
+
+
+def test_lines_of_handlers_are_redacted_with_what_they_bind(stream: io.StringIO) -> None:
+    tell_on(stream, Redactor([SECRET]))
+    as_handler = {"__name__": "handlers.alerts.email", "logger": logger, "secret": SECRET}
+    exec("logger.bind(key=secret, many=[secret], n=7).warning('sent ' + secret + '\\ud800')", as_handler)
+    (line,) = lines(stream)
+    assert SECRET not in stream.getvalue()
+    assert (line["message"], line["key"], line["n"]) == ("sent ‹secret›\\ud800", "‹secret›", 7)
+
+
+def test_what_a_library_says_below_a_warning_is_not_told_even_when_it_was_switched_on(
+    stream: io.StringIO,
+) -> None:
+    tell_on(stream, Redactor(), "DEBUG")
+    for name in ("httpx", "realtime._async.client", "websockets.client"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+        logging.getLogger(name).debug("sent %s", "Alice")
+        logging.getLogger(name).info("sent %s", "Alice")
+    logging.getLogger("realtime._async.client").error("cannot read %s", "Alice")
+    assert stream.getvalue() == ""
+
+
 def test_other_libraries_are_redacted_and_their_tracebacks_left_out(stream: io.StringIO) -> None:
     tell_on(stream, Redactor([SECRET]))
     library = logging.getLogger("a.stranger")
@@ -260,4 +298,4 @@ def test_other_libraries_are_redacted_and_their_tracebacks_left_out(stream: io.S
     first, second = lines(stream)
     assert (first["message"], first["library"]) == ("could not use ‹secret›", "a.stranger")
     assert second["message"] == "a level of its own"
-    assert "4242" not in stream.getvalue()
+    assert "42424242" not in stream.getvalue()

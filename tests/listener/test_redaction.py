@@ -1,9 +1,14 @@
 """What must not be read does not survive in any text that is stored or logged."""
 
+import asyncio
+import base64
+import html
 import json
+import re
 import string
 import time
 from collections.abc import Callable
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from devstack.keys import LOCAL
-from listener.redaction import Redactor, storable
+from listener.redaction import Redactor, keep_at_hand, storable
 
 # ‹ and › are ours; a word of the marks themselves would be "found" in them.
 LETTERS = string.ascii_letters + string.digits + string.punctuation + " \n\t\"'\\äß€😀"
@@ -206,6 +211,107 @@ def test_hostile_texts_cost_little(text: str) -> None:
     began = time.process_time()
     Redactor().text(text)
     assert time.process_time() - began < 2
+
+
+WRITTEN: list[Callable[[str], str]] = [
+    quote,
+    quote_plus,
+    lambda text: quote(text, safe=""),
+    lambda text: re.sub("%..", lambda match: match[0].lower(), quote(text, safe="")),
+    html.escape,
+    lambda text: json.dumps(json.dumps({"a": text})),
+    lambda text: json.dumps(text, ensure_ascii=False),
+    lambda text: repr(text.encode()),
+    lambda text: repr(f'"it\'s" {text}'),
+]
+
+
+@pytest.mark.parametrize("write", WRITTEN)
+def test_a_value_is_found_in_every_shape_in_which_libraries_quote(write: Callable[[str], str]) -> None:
+    value = 'Zoë <O\'Neil> & "Söhne"/+100%'
+    for redactor, payload in ((Redactor(), {"name": value}), (Redactor([value]), None)):
+        text = redactor.text(f"cannot send {write(value)} now", payload)
+        assert "Neil" not in text
+        assert "neil" not in text
+        assert "hne" not in text
+
+
+@given(
+    secret=st.text(LETTERS, min_size=16, max_size=40),
+    before=st.binary(max_size=9),
+    after=st.binary(max_size=9),
+)
+def test_a_secret_is_found_in_base64_wherever_it_stands(secret: str, before: bytes, after: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = Redactor([secret]).text(f"Cookie: {encode(before + secret.encode() + after).decode()}")
+        assert "‹secret›" in text
+
+
+def test_keys_of_a_payload_that_are_no_names_are_values() -> None:
+    payload = {"DE89 3704 0044": {"alice@home": 1}, "name": "x"}
+    assert Redactor().text("no DE89 3704 0044 in name, alice@home", payload) == "no ‹*› in name, ‹*.*›"
+
+
+def test_each_line_of_a_value_is_found_where_lines_are_indented() -> None:
+    address = "Example Street 17\n12345 Exampletown\nab"
+    group = ExceptionGroup(
+        "many", [ValueError(address), ExceptionGroup("more", [KeyError("a"), ValueError(address)])]
+    )
+    told = Redactor().error(group, {"address": address})
+    assert "Example" not in (told.stack or "")
+    assert "12345" not in (told.stack or "")
+
+
+@pytest.mark.parametrize("before", range(19_980, 20_001, 4))
+def test_what_a_cut_tears_in_two_is_left_out(before: int) -> None:
+    """What stands before it may shrink, and bring the torn end into what is kept."""
+    note, name, secret = "a long note " * 100, "Alice Smith-Example", "a secret of ours"
+    filling = (note * 20)[: before - 500] + "y" * 500
+    for redactor, payload, torn in (
+        (Redactor(), {"note": note, "name": name}, name),
+        (Redactor([secret]), {"note": note}, secret),
+    ):
+        told = redactor.error(RuntimeError(filling + torn), payload)
+        for text in (told.message, redactor.text("x" * 80_000 + filling + torn, payload)):
+            assert torn[:6] not in text
+        behind = redactor.error(RuntimeError(torn + (note * 60)[: 39_999 - before % 10 - 6]), payload)
+        assert torn[-6:] not in (behind.stack or "")
+
+
+def test_overlapping_values_go_as_one() -> None:
+    payload = {"a": "Alice Smith", "b": "Smith-Example", "c": "ample St"}
+    assert Redactor().text("to Alice Smith-Example Street", payload) == "to ‹a›reet"
+    payload = {"a": "Alice Smith of Example", "b": "Smith"}
+    assert Redactor().text("to Alice Smith of Example!", payload) == "to ‹a›!"
+
+
+def test_thousands_of_values_that_contain_each_other_cost_little() -> None:
+    letters = "abcdefgh" * 300
+    nested: dict[str, object] = {"rows": [letters[: 4 + n] for n in range(1500)]}
+    same: dict[str, object] = {"rows": ["a" * (4 + n) for n in range(1500)]}
+    for payload, text in ((nested, letters * 30), (same, "a" * 80_000), (nested, "abcd " * 16_000)):
+        began = time.process_time()
+        told = Redactor().error(RuntimeError(text), payload)
+        assert time.process_time() - began < 2
+        assert "aaaa" not in told.message
+        assert "abcd" not in told.message
+        assert payload is not same or "withheld" in told.message  # nothing else of it would be left
+
+
+async def test_what_is_said_while_a_job_is_served_is_without_its_values() -> None:
+    """In its task, in the tasks and the threads that it starts, and nowhere else."""
+    redactor = Redactor()
+
+    def say() -> str:
+        return redactor.text("mail to Alice Smith")
+
+    async def serve(name: str) -> list[str]:
+        keep_at_hand({"name": name})
+        return [say(), await asyncio.to_thread(say), await asyncio.create_task(asyncio.to_thread(say))]
+
+    served = await asyncio.gather(*(asyncio.create_task(serve(name)) for name in ("Alice Smith", "Bob")))
+    assert served == [["mail to ‹name›"] * 3, ["mail to Alice Smith"] * 3]
+    assert say() == "mail to Alice Smith"
 
 
 def test_an_error_that_cannot_be_printed_is_still_told() -> None:

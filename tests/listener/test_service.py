@@ -1,6 +1,8 @@
 """A process put together: it works, tells how it is, and ends as it promised."""
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -12,6 +14,7 @@ import pytest
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener import service as room
+from listener import stillness
 from listener.config import Tempo, read_config
 from listener.events import DoorOpen, Event
 from listener.jobs import NewJob
@@ -89,6 +92,9 @@ async def test_it_works_and_says_so(gateway: Gateway, owner: Connection) -> None
         await until("it is done", lambda: process.counts.get("completed") == 1)
         assert facts()["queues"] == {QUEUE: {"running": 0, "places": 5}}
         assert facts()["worker_id"] == process.service.worker_id
+        gateway.realtime.acts.announce_again()
+        await until("the gap is counted", lambda: "'gaps': 1" in str(facts()["realtime"]))
+        assert re.search(r"'deaf_seconds': \d+\.\d+", str(facts()["realtime"]))
     assert await owner.fetchval("select woken_by from jobs") == "realtime"
 
 
@@ -247,6 +253,24 @@ async def test_a_resource_that_does_not_open_ends_it_before_it_claims(
     registry = Registry(registry_of().handlers, (), (Resource(float, (), broken),))
     with pytest.raises(ConnectionError, match="no such provider"):
         await Process(gateway, registry=registry).service.run()
+
+
+async def test_a_handler_that_blocks_the_loop_is_told(
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stillness, "_LIMIT_SECONDS", 0.1)
+    process: Process
+
+    async def blocks(_payload: Anything) -> None:
+        patience = time.monotonic() + 30
+        while not process.counts.get("stood still") and time.monotonic() < patience:
+            pass
+
+    process = Process(gateway, runs(blocks))
+    async with process.running():
+        await process.enqueue("blocks")
+        await until("it is done", lambda: process.counts.get("completed") == 1)
+        assert process.counts["stood still"] >= 1
 
 
 async def test_a_loop_that_breaks_brings_the_whole_process_down(gateway: Gateway) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from listener import worker as room
 from listener.config import Tempo
 from listener.errors import Reject, StoreRefused, StoreUnavailable
 from listener.events import AttemptsLost, AttemptStopped, Unavailable
@@ -158,6 +159,78 @@ async def test_an_outcome_that_never_gets_through_does_not_hold_up_the_others(
         await until("new work is done too", lambda: fresh in {event.ended.ref.id for event in shop.finished})
         narrow.largest = 10_000_000
         await shop.finishes(5)
+
+
+async def test_an_outcome_that_does_not_get_through_holds_up_no_sweep(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """Sweeps find what nobody announced and what vanished workers held: without them the queue stands still unseen."""
+    sweeping = Tempo(sweep=timedelta(seconds=0.1), reconnect=timedelta(seconds=1))
+
+    async def large(_payload: Anything) -> dict[str, object]:
+        return {"page": "x" * 200_000}
+
+    async def forgotten(_payload: Anything) -> None: ...
+
+    async with (
+        proxy(gateway.url, largest=100_000) as narrow,
+        working(gateway, runs(large), runs(forgotten), url=narrow.url, tempo=sweeping) as shop,
+    ):
+        await shop.job("large")
+        await until("it is stuck", lambda: bool(shop.told.of(Unavailable)))
+        await until("it is named", lambda: "outcomes of maintenance" in str(shop.worker.problem))
+        await owner.execute(
+            "insert into maintenance_jobs (type, run_at) values ('forgotten', now() - interval '1 hour')"
+        )
+        await until(
+            "a sweep has found it", lambda: {one.ended.type for one in shop.finished} == {"forgotten"}
+        )
+        narrow.largest = 10_000_000
+        await shop.finishes(2)
+
+
+async def test_a_result_that_never_gets_through_is_left_out_in_the_end(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """Its work is done. A job that stayed `running` for ever would be done again by the next process."""
+
+    async def large(_payload: Anything) -> dict[str, object]:
+        return {"page": "x" * 200_000}
+
+    async with (
+        proxy(gateway.url, largest=100_000) as narrow,
+        working(gateway, runs(large), url=narrow.url) as shop,
+    ):
+        id_ = await shop.job("large")
+        await until("it is stuck", lambda: bool(shop.told.of(Unavailable)))
+
+        def ring() -> bool:
+            """Calls that are answered show that the trouble is this outcome's own."""
+            shop.bell.ring(WokenBy.REALTIME)
+            return len(shop.finished) == 1
+
+        await until("it is recorded", ring)
+    job = await row(owner, id_)
+    assert (job["status"], job["attempt"]) == ("completed", 1)
+    assert job["result"] == '{"result_not_kept": "it did not get through"}'
+
+
+async def test_while_no_outcome_gets_through_claims_end_before_the_memory_does(
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_MOST_WAITING", 20)
+
+    async def quick(_payload: Anything) -> None: ...
+
+    async with working(gateway, runs(quick)) as shop:
+        await shop.has_looked()
+        gateway.faults.rest.plan("status", "finish", times=None)
+        await shop.enqueue("quick", count=100)
+        await until("no more are taken", lambda: len(shop.worker.held) >= 20 and not shop.worker.running)
+        claims = "select count(*) from jobs where attempt > 0"
+        assert await owner.fetchval(claims) < 20 + 10, "and those that ran when it was full"
+        gateway.faults.rest.clear()
+        await shop.finishes(100)
 
 
 STRANGE = [b"", b"null", b"{}", b"[]", b"7", b'{"message": "ok"}', b"<html>", b"\xff", b'{"a":' * 100_000]

@@ -49,6 +49,7 @@ DYNAMIC = {
     "announce_table": NAMES_A_TABLE,
 }
 """Make statements out of text, and why. Only the owner may call them."""
+RIGHT_OR_TRIGGER = r"grant execute|'execute'|execute function"
 TEXT_THAT_RUNS = re.compile(
     r"\bexecute\b|query_to_xml|cursor_to_xml|dblink|set_config|lo_import", re.IGNORECASE
 )
@@ -120,7 +121,8 @@ async def test_only_those_with_a_reason_run_with_the_rights_of_their_owner(
 async def test_only_those_with_a_reason_make_statements_out_of_text_and_nobody_else_calls_them(
     functions: dict[str, asyncpg.Record], owner: Connection
 ) -> None:
-    runs = {name for name, row in functions.items() if TEXT_THAT_RUNS.search(row["source"])}
+    sources = {name: re.sub(RIGHT_OR_TRIGGER, "", row["source"]) for name, row in functions.items()}
+    runs = {name for name, source in sources.items() if TEXT_THAT_RUNS.search(source)}
     assert runs == set(DYNAMIC)
     for name in runs:
         for role in ("anon", "authenticated", "service_role", "pulse_worker"):

@@ -1,6 +1,7 @@
 """A worker with the least-privilege key: a real process does all its work with it, and the role can do nothing else."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -47,7 +48,9 @@ def project(project: Path, checkout: Path) -> Path:
     """The test's handlers, over the resources that the project ships."""
     resources = project / "handlers" / "resources.py"
     resources.write_text((checkout / "handlers" / "resources.py").read_text())
-    (project / "handlers" / "maintenance" / "stubborn.py").write_text(STUBBORN)
+    family = project / "handlers" / "maintenance"
+    (family / "stubborn.py").write_text(STUBBORN)
+    (family / "prune.py").symlink_to(checkout / "handlers" / "maintenance" / "prune.py")
     return project
 
 
@@ -96,6 +99,9 @@ async def test_a_process_with_the_workers_key_hears_runs_and_records(
             )  # the first may be found by the look that follows a join
 
         await until("Realtime wakes the worker", is_heard)
+
+        cleaned = await ends(traces, await insert(traces, "prune"), "completed")
+        assert json.loads(cleaned["result"]).keys() >= {"jobs", "failed_jobs", "stale_outcomes"}
 
         hopeless = await insert(traces, "stubborn", max_attempts=1)
         await ends(traces, hopeless, "failed")
