@@ -210,13 +210,18 @@ begin
         verdict := 'dropped';
     end if;
 
+    -- In another block it may have run otherwise: what counts is read anew, and does not come on top.
+    delete from public.crypto_transfers as c
+    where
+        c.crypto_payment_id = request.id and c.tx_hash = tx.tx_hash
+        and (
+            verdict = 'reversed'
+            or verdict = 'confirmed' and missing is null and tx.block_hash is distinct from seen ->> 'block_hash'
+        );
     if verdict = 'confirmed' and missing is null
         and not public.count_crypto_transfers(request, tx.tx_hash, seen -> 'transfers') then
         verdict := 'rejected';
         seen := seen || '{"reason": "paid_for_another_request"}';
-    elsif verdict = 'reversed' then
-        delete from public.crypto_transfers as c
-        where c.crypto_payment_id = request.id and c.tx_hash = tx.tx_hash;
     end if;
 
     update public.crypto_transactions as t

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from devstack.chain.anvil import Anvil, Token, new_address
-from handlers.clients.database import CallFailed
+from handlers.clients.database import CallFailed, call
 from tests.handlers.conftest import Json, Owner
 from tests.handlers.crypto.conftest import LATER, Shop, Verify
 
@@ -99,6 +99,46 @@ async def test_too_little_starts_the_time_anew_and_then_a_person_hears_of_it(
         "select run_at from jobs where idempotency_key like '%:expiry:%' order by run_at"
     )
     assert ends[1]["run_at"] - ends[0]["run_at"] >= timedelta(hours=19)
+
+
+async def test_a_transaction_that_runs_otherwise_in_another_block_is_counted_anew_and_not_on_top(
+    shop: Shop, request_: Json, usdt: Token
+) -> None:
+    """A contract may write other logs in another block, so that the same transfer stands at another place."""
+    tx_hash, named = "0x" + "ab" * 32, {"crypto_payment_id": request_["id"]}
+    for place, block in ((1, "0xaa"), (1, "0xaa"), (2, "0xbb"), (3, "0xcc")):
+        begun = await call(shop.db, "submit_crypto_hash", named=named, tx_hash=tx_hash)
+        seen = {
+            "verdict": "confirmed",
+            "transfers": [{"place": place, "sender": None, "amount": str(usdt.units(15))}],
+            "block_hash": block,
+        }
+        words = {"crypto_payment_id": request_["id"], "tx_hash": tx_hash, "look": begun["look"], "seen": seen}
+        assert (await call(shop.db, "record_crypto_look", **words))["status"] == "underpaid"
+        assert (await shop.row(request_))["amount_received"] == usdt.units(15)
+
+
+async def test_a_look_that_another_one_has_overtaken_writes_nothing(
+    shop: Shop, request_: Json, usdt: Token
+) -> None:
+    tx_hash, named = "0x" + "ab" * 32, {"crypto_payment_id": request_["id"]}
+    first, second = [
+        await call(shop.db, "submit_crypto_hash", named=named, tx_hash=tx_hash) for _ in range(2)
+    ]
+    transfers = [{"place": 1, "sender": None, "amount": str(usdt.units(29))}]
+    words = {"crypto_payment_id": request_["id"], "tx_hash": tx_hash}
+    stale = {"verdict": "confirmed", "transfers": transfers, "block_hash": "0xaa"}
+    ended = await call(shop.db, "record_crypto_look", **words, look=first["look"], seen=stale)
+    assert (ended["status"], ended["transaction"], ended["again"]) == ("pending", "submitted", True)
+    assert (await shop.row(request_))["amount_received"] == 0
+    ended = await call(
+        shop.db,
+        "record_crypto_look",
+        **words,
+        look=second["look"],
+        seen={"verdict": "pending", "transfers": []},
+    )
+    assert ended["transaction"] == "pending"
 
 
 async def test_too_much_is_accepted_and_the_surplus_noted(

@@ -208,3 +208,20 @@ async def test_a_confirmed_payment_that_comes_back_in_another_block_stays(
     }
     assert (await shop.row(request_))["amount_received"] == usdt.units(29)
     assert await owner.fetchval("select count(*) from payments where status = 'succeeded'") == 1
+
+
+async def test_money_that_comes_back_after_it_was_reversed_is_for_a_person(
+    verify: Verify, request_: Json, chain: Anvil, usdt: Token, shop: Shop, owner: Owner, move_clock: MoveClock
+) -> None:
+    paid = await confirmed(verify, request_, chain, usdt, shop)
+    raw = await chain.rpc("eth_getRawTransactionByHash", paid)
+    await chain.rpc("anvil_reorg", 1, [])
+    assert (await verify(request_, paid))["again"]
+    await move_clock(timedelta(minutes=11))
+    assert (await verify(request_, paid))["status"] == "reversed"
+    await chain.rpc("eth_sendRawTransaction", raw)
+    await chain.mine()
+    ended = await verify(request_, paid)
+    assert (ended["status"], ended["transaction"]) == ("reversed", "confirmed")
+    assert await shop.alerts() == ["payment_reversed", "crypto_needs_a_person"]
+    assert await owner.fetchval("select array_agg(status) from payments") == ["reversed"]

@@ -56,6 +56,9 @@ async def test_whoever_signed_the_request_has_paid_it(
     assert request["sign_message"] == f"I pay for the request {request['id']} from this address."
     paid = await usdt.pay(alice.address, TREASURY, 29)
     assert (await verify(request, paid, alice.sign(request)))["status"] == "confirmed"
+    assert (await verify(request, paid))[
+        "transaction"
+    ] == "confirmed"  # the later look remembers the signature
 
 
 @pytest.mark.parametrize(
