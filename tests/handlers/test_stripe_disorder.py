@@ -5,13 +5,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from devstack.stripe import chapters
 from devstack.stripe.double import StripeDouble
 from devstack.stripe.story import Story
 from handlers.clients.database import Database, call
 from handlers.clients.stripe import StripeClient
 from handlers.clients.stripe_objects import Subscription
 from handlers.payment.stripe_webhook import StripeWebhook, stripe_webhook
-from tests.handlers.conftest import Attempt, Owner, a_job
+from tests.handlers.conftest import Attempt, Json, Owner, a_job
 from tests.handlers.mortal import Died, dies_after, make_mortal
 
 
@@ -168,6 +169,99 @@ async def test_an_older_look_does_not_overwrite_a_newer_one(
         slow.go.set()
     assert late.result() == {"event": "processed"}
     assert await owner.fetchval("select status from user_subscriptions") == "canceled"
+
+
+async def _told(owner: Owner) -> list[str]:
+    rows = await owner.fetch(
+        "select data ->> 'type' as kind from payment_jobs where type = 'payment_notification' order by id"
+    )
+    return [row["kind"] for row in rows]
+
+
+async def test_an_older_look_at_a_payment_neither_undoes_nor_tells_what_was_true_before(
+    follow: Attempt, stripe: StripeClient, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    for event in story.begin():
+        await follow(event)
+    failed = next(event for event in story.fail() if event["type"] == "invoice.payment_failed")
+    slow = SlowLook(stripe)
+    async with asyncio.TaskGroup() as workers:
+        payload = StripeWebhook.model_validate(failed)
+        workers.create_task(stripe_webhook(payload, job=a_job(failed), stripe=slow, db=db))
+        await slow.looked.wait()
+        for paid in story.recover():
+            await follow(paid)
+        slow.go.set()
+    assert await owner.fetchval("select array_agg(distinct status) from payments") == ["succeeded"]
+    assert await _told(owner) == ["subscription_activated", "payment_received", "payment_received"]
+
+
+async def test_an_older_look_at_a_refund_does_not_take_a_newer_one_back(
+    follow: Attempt, stripe: StripeClient, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    for event in story.begin():
+        await follow(event)
+    first, *_ = chapters.refund(story, 400)
+    slow = SlowLook(stripe)
+    async with asyncio.TaskGroup() as workers:
+        payload = StripeWebhook.model_validate(first)
+        workers.create_task(stripe_webhook(payload, job=a_job(first), stripe=slow, db=db))
+        await slow.looked.wait()
+        for second in chapters.refund(story, 600):
+            await follow(second)
+        for other in story.renew():  # a newer look at another payment, and at the same subscription
+            await follow(other)
+        slow.go.set()
+    refunded = await owner.fetch("select amount_refunded::text from payments order by ticket")
+    assert [row["amount_refunded"] for row in refunded] == ["10.00", "0"]
+    refunds = (
+        "select data -> 'context' ->> 'amount' from payment_jobs where data ->> 'type' = 'refund_issued'"
+    )
+    assert await owner.fetchval(refunds) == "10.00"
+
+
+async def test_a_fact_is_not_told_again_when_its_notice_is_long_forgotten(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """Keys hold as long as the jobs that carry them; the rows remember for ever what was told."""
+    story = double.story(user_id, tells_user="subscription")
+
+    async def is_told_of(events: list[Json]) -> list[str]:
+        await owner.execute("delete from jobs")
+        for event in events:
+            await follow(event)
+        return sorted(await _told(owner))
+
+    def again(*abouts: tuple[str, Json]) -> list[Json]:
+        return [double.books.event(kind, about, story.now) for kind, about in abouts]
+
+    assert await is_told_of(story.begin()) == ["payment_received", "subscription_activated"]
+    assert await is_told_of(chapters.refund(story, 100)) == ["refund_issued"]
+    assert await is_told_of(
+        again(
+            ("customer.subscription.updated", story.subscription),
+            ("invoice.paid", story.invoice),
+            ("charge.refunded", story.charge),
+        )
+    ) == []  # fmt: skip
+    assert await is_told_of(story.fail()) == ["payment_failed"]
+    assert await is_told_of(again(("invoice.payment_failed", story.invoice))) == []
+    assert await is_told_of(chapters.ask_to_confirm(story)) == ["payment_action_required"]
+    assert await is_told_of(again(("invoice.payment_action_required", story.invoice))) == []
+
+
+async def test_a_subscription_from_long_before_us_is_not_told_as_new(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    story.now -= 90 * 86_400
+    story.begin()
+    renewed = story.renew()
+    for event in renewed:
+        await follow(event)
+    assert await _told(owner) == ["payment_received"]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4], ids=["noted", "invoice seen", "subscription seen", "written"])
