@@ -38,9 +38,20 @@ _CLOCK = (
 
 
 async def storm(plan: Plan, say: Say) -> Report:
-    """Plays it."""
+    """Plays it. Its logs and ledgers stay when an invariant is broken."""
     kinds = load_kinds(plan.project)
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="chaos-"))
+    keeps = False
+    try:
+        report = await _played(plan, say, kinds, folder)
+        keeps = not report.holds
+    finally:
+        if not keeps:
+            shutil.rmtree(folder)
+    return report
+
+
+async def _played(plan: Plan, say: Say, kinds: Sequence[Kind], folder: Path) -> Report:
     deeds = schedule(plan.seed, plan.seconds, plan.workers, plan.lease, plan.faults)
     with throw_away_folder() as data:
         queues = sorted({kind.queue for kind in kinds})
@@ -65,10 +76,7 @@ async def storm(plan: Plan, say: Say) -> Report:
             evidence.exits = fleet.exits
             say("all workers have drained; looking at the evidence")
             await _collect(stack, folder, producers, evidence)
-    report = judged(plan, evidence, done, seconds=over - began, rest_after=rest_after, folder=str(folder))
-    if report.holds:
-        await asyncio.to_thread(shutil.rmtree, folder)
-    return report
+    return judged(plan, evidence, done, seconds=over - began, rest_after=rest_after, folder=str(folder))
 
 
 def _orders(plan: Plan, folder: Path, kinds: Sequence[Kind]) -> Orders:

@@ -3,7 +3,7 @@
 How a batch can fail, and what then happens:
   - It was not answered (an outage, a proxy that breaks off large requests): it is sent again, smaller each time, and
     one that fails alone goes to the end, since another one may be easier to take. Meanwhile the journal keeps them all.
-    One that fails alone again and again while other calls are answered is sent without its result: a handler that has
+    One that fails alone for minutes while other calls are answered is sent without its result: a handler that has
     returned has done its work, and a job that never ends would be done again by the next process.
   - It was refused because of its content: each outcome is sent alone, so that one which cannot be stored does not hold
     up the rest; the one that is refused again is recorded without its result, or as a dead letter that says so.
@@ -26,7 +26,7 @@ _MOST_HALVINGS = 10  # of at most 1000 places
 # SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
 _ABOUT_CONTENT = ("22", "23")
 _TOO_LARGE = 413
-_MOST_TRIES_ALONE = 6
+_MOST_TRIES_ALONE = 60  # five minutes: a database that is slow for a while costs no result
 
 
 class Trouble:

@@ -277,7 +277,7 @@ def _forms(text: str) -> set[str]:
 
 def _forms_of_secret(secret: str) -> Iterator[str]:
     """The secret, and its parts where it has lines, in all forms; in Base64 whatever it begins within."""
-    parts = [part.strip() for part in secret.splitlines()] if "\n" in secret else []
+    parts = [part.strip() for part in secret.splitlines()] if len(secret.splitlines()) > 1 else []
     for one in [secret, *(part for part in parts if len(part) >= _SHORTEST_PART)]:
         if len(one) < _SHORTEST_SECRET:
             continue

@@ -101,7 +101,11 @@ begin
     select string_agg(c.relname, ', ' order by c.relname) into mute
     from pg_class as c
     where
-        c.oid in (select t.relid from pg_partition_tree('public.jobs') as t union select 'public.realtime_canary'::regclass)
+        (
+            c.oid in ('public.jobs'::regclass, 'public.realtime_canary'::regclass)
+            -- not by pg_partition_tree, which would lock what it lists
+            or c.oid in (select i.inhrelid from pg_inherits as i where i.inhparent = 'public.jobs'::regclass)
+        )
         and c.relname <> 'jobs_unknown_queue'
         and not exists (
             select from pg_trigger as g
@@ -128,6 +132,8 @@ declare
     queue_table text;
     problem text;
 begin
+    -- All at once and the parent first, as every claim locks them: one by one would end in deadlocks with those.
+    lock table public.jobs in access exclusive mode;
     for queue_table in
         select c.relname
         from pg_catalog.pg_partition_tree('public.jobs') as p

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -51,7 +52,13 @@ async def chaos(*words: str, code: int, by: tuple[str, ...] = ("-m", "chaos")) -
     )
     said, told = await process.communicate()
     assert process.returncode == code, said.decode() + told.decode()
-    return cast("dict[str, object]", json.loads(said))
+    report = cast("dict[str, object]", json.loads(said))
+    assert (report["kept_in"] is None) == (code == 0)
+    if report["kept_in"] is not None:
+        kept = Path(str(report["kept_in"]))
+        assert list((kept / "logs").iterdir()), "somebody will want to read them"
+        shutil.rmtree(kept)
+    return report
 
 
 def broken(report: dict[str, object]) -> dict[str, list[int]]:
@@ -96,6 +103,7 @@ async def test_nothing_is_lost_in_a_storm_of_every_kind_of_fault() -> None:
 QUICK = ("--minutes", "0.13", "--workers", "2", "--lease", "2", "--sweep", "0.5", "--patience", "10")
 
 
+@pytest.mark.timeout(120)
 async def test_users_play_it_over_their_own_handlers(project: Path) -> None:
     words = ("--jobs", "60", "--jobs-from", str(project), *QUICK)
     report = await chaos(*words, code=0, by=("-m", "listener", "chaos"))

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from devstack.gateway import Gateway
+from listener.config import Timings
 from listener.events import Swallowed
 from listener.jobs import WokenBy
 from tests.faults.deafness import FAULTS
@@ -69,6 +70,22 @@ async def test_a_bad_day_leaves_nothing_behind(stage: Stage) -> None:
             await until("it hears again", lambda: workers.subscription.ready)
         assert workers.subscription.gaps >= 5 * len(QUICK)
         await until("nothing has grown", lambda: workers.weight() == before)
+
+
+async def test_at_productions_pace_hearing_is_back_within_five_seconds(
+    owner: Connection, database: str
+) -> None:
+    """Both sides: the clockwork of listening, and a server that looks twice a second and starts up in a second and a
+    half."""
+    async with Gateway(database, deliver_at_once=False) as gateway:
+        stage = Stage(gateway, owner, database, by_broadcast=False)
+        async with our_listening(stage, Timings()) as workers:
+            gateway.faults.realtime.off = True
+            await until("it waits as long as it ever does", lambda: workers.tries_in_vain > 2)
+            gateway.faults.realtime.off = False
+            told = await stage.insert(TOLD)
+            await workers.runs(told, within=KNOWN)
+            assert workers.subscription.ready
 
 
 async def survive(name: str, stage: Stage, workers: Workers) -> None:

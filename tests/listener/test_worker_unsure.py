@@ -9,6 +9,7 @@ from aiohttp import web
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from listener import outbox
 from listener import worker as room
 from listener.config import Tempo
 from listener.errors import Reject, StoreRefused, StoreUnavailable
@@ -190,9 +191,10 @@ async def test_an_outcome_that_does_not_get_through_holds_up_no_sweep(
 
 
 async def test_a_result_that_never_gets_through_is_left_out_in_the_end(
-    gateway: Gateway, owner: Connection
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its work is done. A job that stayed `running` for ever would be done again by the next process."""
+    monkeypatch.setattr(outbox, "_MOST_TRIES_ALONE", 6)
 
     async def large(_payload: Anything) -> dict[str, object]:
         return {"page": "x" * 200_000}

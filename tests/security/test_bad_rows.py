@@ -273,7 +273,7 @@ async def crowd(owner: Connection, queue: str, type_: str, rows: int, *, run_at:
 
 
 async def test_claims_cost_the_same_before_a_thousand_rows_and_before_a_crowd(owner: Connection) -> None:
-    """By hand, a million: PULSE_TEST_PENDING=1000000 ./dev test tests/security/test_bad_rows.py -k crowd."""
+    """By hand, a million: PULSE_TEST_PENDING=1000000 ./dev test tests/security/test_bad_rows.py --timeout 300"""
 
     async def cost() -> int:
         claim = "claim('broker', '{a}', 50, 60, 'w', 'sweep', null, %s)"

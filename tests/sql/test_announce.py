@@ -1,5 +1,6 @@
 """Announcing inserts by broadcast: once per statement and queue, by every table, and never at the INSERT's cost."""
 
+import asyncio
 import time
 
 import asyncpg
@@ -150,3 +151,26 @@ async def test_a_lock_on_the_messages_holds_up_no_insert(announcing: Connection,
         await superuser.close()
     await announcing.execute("insert into payment_jobs (type) values ('a')")
     assert len(await said(announcing)) == 1
+
+
+async def test_switching_it_meets_no_deadlock_with_workers_and_canaries(
+    owner: Connection, database: str
+) -> None:
+    """Workers go on while a migration switches it on and off."""
+    claim = "select claim('payment', array['a'], 10, 60, 'w', 'sweep', sweep => true)"
+    stop = asyncio.Event()
+
+    async def goes_on(statement: str) -> None:
+        connection = await asyncpg.connect(database)
+        try:
+            while not stop.is_set():
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for statement in (claim, claim, "select canary('w')", "select canary('v')"):
+            group.create_task(goes_on(statement))
+        for enabled in (True, False) * 10:
+            await owner.execute("select announce_by_broadcast($1)", enabled)
+        stop.set()
