@@ -7,8 +7,7 @@
 create table public.notification_preferences (
     user_id uuid primary key,
     locale text not null default 'en_US' check (locale ~ '^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*$'),
-    timezone text not null default 'UTC' check (timezone ~ '^[A-Za-z0-9_+/-]{1,64}$'),
-    updated_at timestamptz not null default public.clock_now()
+    timezone text not null default 'UTC' check (timezone ~ '^[A-Za-z0-9_+/-]{1,64}$')
 );
 
 -- Enqueues the payment_notification of one fact for the user. Callers: the functions that write facts.

@@ -63,7 +63,8 @@ READS: Final = {
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
     **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
-    ("notification_preferences", "user"): frozenset({"user_id", "locale", "timezone"}),
+    # And their own id: a null there is nobody's, and refused by the policy.
+    ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
 }
 """Into which columns those insert who may."""
 UPDATES: Final = {
