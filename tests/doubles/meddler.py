@@ -1,5 +1,6 @@
 """A provider between us and a chain: it passes questions on, and answers as a test wants it to."""
 
+import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ class Meddler:
         self.change: Change = unchanged
         self.status = 200
         """Other than 200: an answer of this status, in HTML."""
+        self.hangs = False
         app = web.Application()
         app.router.add_post("/v2/" + self.KEY, self._answer)
         self._server = TestServer(app)
@@ -44,6 +46,8 @@ class Meddler:
         return str(self._server.make_url("/v2/" + self.KEY))
 
     async def _answer(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.status != 200:
             return web.Response(status=self.status, text="<html>not now</html>", content_type="text/html")
         question = await request.json()

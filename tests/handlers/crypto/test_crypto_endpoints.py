@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from devstack.chain.anvil import Anvil, Token, anvil_process
+from handlers.clients import evm
 from handlers.clients.chain import Misconfigured, Unavailable
 from handlers.clients.chains import Chains
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
@@ -105,6 +106,18 @@ async def test_an_endpoint_that_refuses_is_retried_and_its_key_is_told_nowhere(
         assert Meddler.KEY not in str(failed.value)
         assert failed.value.__suppress_context__
     assert Meddler.KEY not in caplog.text
+    await cashier.is_not_refused()
+
+
+async def test_an_endpoint_that_hangs_is_left_after_its_time(
+    cashier: Cashier, meddler: Meddler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meddler.hangs = True
+    with monkeypatch.context() as patched:
+        patched.setattr(evm, "TIMEOUT_SECONDS", 0.5)
+        with pytest.raises(Unavailable, match="Endpoint 1 of evm:31337 did not answer as it should"):
+            await cashier.verify(meddler.url)
+    meddler.hangs = False
     await cashier.is_not_refused()
 
 
