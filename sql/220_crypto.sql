@@ -135,7 +135,8 @@ begin
     perform public.settle_crypto_payment(p.id) from public.crypto_payments as p
     where
         p.user_id = open_crypto_request.user_id
-        and p.status in ('awaiting', 'pending', 'underpaid') and p.expires_at <= public.clock_now();
+        and p.status in ('awaiting', 'pending', 'underpaid') and p.expires_at <= public.clock_now()
+    order by p.id;
 
     select p.* into request from public.crypto_payments as p
     where

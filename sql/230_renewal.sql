@@ -56,7 +56,8 @@ end;
 -- Sells one interval to a user who has paid at `paid_at`; answers {"subscription_id", "period_start", "period_end"}.
 -- Callers: whoever records a payment of crypto or by hand, in that same transaction, once per payment.
 -- Paid in time (grace included), the new period begins where the old one ends; later, or for the first time, it begins
--- with the payment, whose day becomes the anchor. The tier is the one that was paid for last.
+-- with the payment, whose day becomes the anchor. The tier is the one that was paid for last; what is left of another
+-- one is turned into as much of it as it is worth, and the new period begins behind that.
 -- Guarantees: two payments at once extend twice; a cancellation that was asked for stays, and moves to the new end.
 create function public.extend_paid_period(
     user_id uuid, tier_id uuid, payment_method text, billing_interval text, paid_at timestamptz
@@ -70,6 +71,7 @@ declare
     now_at constant timestamptz := public.clock_now();
     known public.subscriptions;
     goes_on boolean;
+    exchanged boolean;
     begins timestamptz;
     anchor integer;
     ends timestamptz;
@@ -87,13 +89,22 @@ begin
     select * into strict known
     from public.subscriptions as s
     where s.user_id = extend_paid_period.user_id and s.payment_method <> 'stripe'
-    for update;
+    for no key update;
 
+    -- Where nothing is left that was paid for (all was taken back), there is nothing to go on from.
     goes_on := extend_paid_period.paid_at <= known.current_period_end + public.grace_period()
+        and known.current_period_end > known.started_at
         and known.status <> 'canceled';
-    begins := case when goes_on then known.current_period_end else extend_paid_period.paid_at end;
+    exchanged := goes_on and known.tier_id <> extend_paid_period.tier_id and now_at < known.current_period_end;
+    begins := case
+        when exchanged
+            then now_at + (known.current_period_end - now_at)
+                * public.tier_exchange(known.tier_id, extend_paid_period.tier_id, extend_paid_period.billing_interval)
+        when goes_on then known.current_period_end
+        else extend_paid_period.paid_at
+    end;
     anchor := case
-        when goes_on then known.anchor_day else extract(day from extend_paid_period.paid_at at time zone 'UTC')
+        when goes_on and not exchanged then known.anchor_day else extract(day from begins at time zone 'UTC')
     end;
     ends := public.add_months(begins, months, anchor);
 
@@ -128,10 +139,33 @@ end
 $$;
 
 
+-- How much time of the new tier a time of the old one is worth, by what both cost now: of the old one the cheaper way
+-- to pay, of the new one the way that is paid. So none gains by going back and forth. 1 where they cannot be compared.
+-- Callers: extend_paid_period.
+create function public.tier_exchange(old_tier uuid, new_tier uuid, billing_interval text) returns double precision
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select coalesce(
+    (
+        select
+            least(o.price_monthly, o.price_yearly / 12)
+            / nullif(
+                case tier_exchange.billing_interval when 'year' then n.price_yearly / 12 else n.price_monthly end, 0
+            )
+        from public.subscription_tiers as o
+        inner join public.subscription_tiers as n on o.currency = n.currency
+        where o.id = tier_exchange.old_tier and n.id = tier_exchange.new_tier
+    ),
+    1
+);
+$$;
+
+
 -- Takes back the time that a payment had bought, after the payment turned out not to exist (a chain was reorganised).
 -- Callers: whoever sets payments.status to 'reversed', in that same transaction, once.
 -- A subscription that has nothing left of what was ever paid for has expired, without grace; any other goes through the
--- same steps as at any end. Time that is over already cannot be taken back.
+-- same steps as at any end. What an earlier life of the subscription had used cannot be taken back from a later one.
 create function public.take_back_paid_period(payment_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -142,8 +176,9 @@ declare
     ends timestamptz;
 begin
     select * into strict taken from public.payments as p where p.id = take_back_paid_period.payment_id;
-    select * into known from public.subscriptions as s where s.id = taken.subscription_id for update;
-    if not found or taken.period_end is null then
+    perform public.lock_open_requests(taken.user_id);
+    select * into known from public.subscriptions as s where s.id = taken.subscription_id for no key update;
+    if not found or taken.period_end is null or taken.period_start < known.started_at then
         return;
     end if;
 
@@ -190,6 +225,19 @@ where s.id = renewal_words.subscription_id;
 $$;
 
 
+-- Locks the requests of a user that a renewal may end, before it locks the subscription: in the order in which whoever
+-- finds a payment takes them. Callers: renew_subscription, take_back_paid_period.
+create function public.lock_open_requests(user_id uuid) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+select p.id from public.crypto_payments as p
+where p.user_id = lock_open_requests.user_id and p.status in ('awaiting', 'pending', 'confirming', 'underpaid')
+order by p.id
+for update;
+$$;
+
+
 -- Brings one subscription to the stage that its period has reached, with the notice of that stage.
 -- Callers: subscription_renewal, over RPC; take_back_paid_period. Answers {"outcome", …}, the outcome being
 --   unknown     there is no such subscription;
@@ -208,7 +256,10 @@ declare
     outcome text;
     kind text;
 begin
-    select * into known from public.subscriptions as s where s.id = renew_subscription.subscription_id for update;
+    select * into known from public.subscriptions as s where s.id = renew_subscription.subscription_id;
+    perform public.lock_open_requests(known.user_id);
+    select * into known from public.subscriptions as s
+    where s.id = renew_subscription.subscription_id for no key update;
     if not found then
         return '{"outcome": "unknown"}';
     end if;
@@ -262,8 +313,9 @@ $$;
 
 -- Enqueues one subscription_renewal job for each subscription that has a step to take: {"enqueued", "more"}.
 -- Callers: subscription_renewal without an id, over RPC. The key of such a job names the subscription, the end of its
--- period and the stage, so any number of sweeps make one. Stripe's are looked at a day after a period whose end nobody
--- has told us about, once a day from then on.
+-- period, the stage and the day, so any number of sweeps make one; and a step that was not taken, since its job was
+-- given up or ran while the clock was back, has another one the next day. Stripe's are looked at a day after a period
+-- whose end nobody has told us about, once a day from then on.
 create function public.sweep_renewals(max_jobs integer default 1000) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -280,10 +332,9 @@ begin
             concat_ws(
                 ':', 'renew', s.id, extract(epoch from s.current_period_end),
                 case
-                    when s.payment_method = 'stripe'
-                        then 'day ' || floor(extract(epoch from now_at - s.current_period_end) / 86400)
-                    else public.renewal_stage(s.current_period_end, now_at)::text
-                end
+                    when s.payment_method <> 'stripe' then public.renewal_stage(s.current_period_end, now_at)::text
+                end,
+                'day ' || floor(extract(epoch from now_at - s.current_period_end) / 86400)
             ) as key
         from public.subscriptions as s
         where
@@ -334,6 +385,8 @@ public.add_months(timestamptz, integer, integer),
 public.grace_period(),
 public.renewal_stage(timestamptz, timestamptz),
 public.extend_paid_period(uuid, uuid, text, text, timestamptz),
+public.tier_exchange(uuid, uuid, text),
+public.lock_open_requests(uuid),
 public.take_back_paid_period(uuid),
 public.renewal_words(uuid),
 public.renew_subscription(uuid),

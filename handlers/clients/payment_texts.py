@@ -152,7 +152,11 @@ class Reader:
             return ""
         try:
             zone = get_timezone(self.timezone)
-        except LookupError:
+        except (
+            LookupError,
+            ValueError,
+            OSError,
+        ):  # no name at all, or a folder or no zone among the zones' files
             zone = get_timezone("UTC")
         return format_date(moment.astimezone(zone), format="long", locale=self._known_locale)
 

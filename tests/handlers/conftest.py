@@ -95,3 +95,23 @@ async def door(environment: dict[str, str]) -> AsyncIterator[str]:
 @pytest.fixture
 def user_id() -> UUID:
     return uuid4()
+
+
+@pytest.fixture
+async def tier(owner: Owner) -> UUID:
+    found = await owner.fetchval(
+        "insert into subscription_tiers (slug, name, price_monthly, price_yearly)"
+        " values ('pro', 'Pro', 12.50, 120) returning id"
+    )
+    assert isinstance(found, UUID)
+    return found
+
+
+@pytest.fixture
+def clock_at(move_clock: Callable[[timedelta], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+    """Sets the database's clock to a moment; it runs on from there."""
+
+    async def set_to(moment: str) -> None:
+        await move_clock(datetime.fromisoformat(moment).replace(tzinfo=UTC) - datetime.now(UTC))
+
+    return set_to

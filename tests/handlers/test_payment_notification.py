@@ -43,6 +43,8 @@ def test_every_kind_has_a_text_that_says_something_without_any_fact_or_with_all(
         (Reader("en_US", "America/Los_Angeles"), "$1,249.90", "October 31, 2026"),
         (Reader("ja_JP", "Asia/Tokyo"), "$1,249.90", "2026年11月1日"),
         (Reader("xx_YY", "Mars/Olympus"), "$1,249.90", "November 1, 2026"),
+        (Reader("en_US", "Europe"), "$1,249.90", "November 1, 2026"),  # a folder among the zones' files
+        (Reader("en_US", "/etc/passwd"), "$1,249.90", "November 1, 2026"),
     ],
 )
 def test_amounts_and_dates_are_the_readers(reader: Reader, amount: str, day: str) -> None:

@@ -3,71 +3,13 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from tests.handlers.conftest import Owner
-
-MoveClock = Callable[[timedelta], Awaitable[None]]
-
-
-@pytest.fixture
-async def tier(owner: Owner) -> UUID:
-    found = await owner.fetchval(
-        "insert into subscription_tiers (slug, name, price_monthly, price_yearly)"
-        " values ('pro', 'Pro', 12.50, 120) returning id"
-    )
-    assert isinstance(found, UUID)
-    return found
-
-
-@pytest.fixture
-def clock_at(move_clock: MoveClock) -> Callable[[str], Awaitable[None]]:
-    """Sets the database's clock to a moment; it runs on from there."""
-
-    async def set_to(moment: str) -> None:
-        await move_clock(datetime.fromisoformat(moment).replace(tzinfo=UTC) - datetime.now(UTC))
-
-    return set_to
-
-
-async def pay(
-    owner: Owner, user: UUID, tier: UUID, at: str, interval: str = "month", method: str = "manual"
-) -> dict[str, Any]:
-    """What a payment at that moment buys; the periods as days."""
-    answer = json.loads(
-        await owner.fetchval(
-            "select extend_paid_period($1, $2, $3, $4, $5)",
-            user,
-            tier,
-            method,
-            interval,
-            datetime.fromisoformat(at).replace(tzinfo=UTC),
-        )
-    )
-    return {**answer, "period": f"{answer['period_start'][:10]} {answer['period_end'][:10]}"}
-
-
-async def state(owner: Owner, user: UUID) -> str:
-    found = await owner.fetchval("select status from user_subscriptions where user_id = $1", user)
-    assert isinstance(found, str)
-    return found
-
-
-async def look(owner: Owner, user: UUID) -> str:
-    """One renewal of the user's subscription; its outcome."""
-    answer = await owner.fetchval("select renew_subscription(id) from subscriptions where user_id = $1", user)
-    return str(json.loads(answer)["outcome"])
-
-
-async def notices(owner: Owner) -> list[str]:
-    """The kinds of notice that were enqueued, oldest first."""
-    rows = await owner.fetch("select data from jobs where type = 'payment_notification' order by id")
-    return [json.loads(row["data"])["type"] for row in rows]
+from tests.handlers.paid_time import look, notices, pay, reverse, state
 
 
 @pytest.mark.parametrize(
@@ -255,18 +197,6 @@ async def test_a_sweep_passes_over_those_whose_job_is_there_already(
         {"enqueued": 1, "more": False},
         {"enqueued": 0, "more": False},
     ]
-
-
-async def reverse(owner: Owner, user: UUID, bought: dict[str, Any]) -> None:
-    payment = await owner.fetchval(
-        "insert into payments (user_id, subscription_id, provider, status, amount, currency, period_start, period_end)"
-        " values ($1, $2, 'crypto', 'reversed', 12.5, 'usd', $3, $4) returning id",
-        user,
-        UUID(bought["subscription_id"]),
-        datetime.fromisoformat(bought["period_start"]),
-        datetime.fromisoformat(bought["period_end"]),
-    )
-    await owner.execute("select take_back_paid_period($1)", payment)
 
 
 async def test_time_that_was_never_paid_for_is_taken_back(

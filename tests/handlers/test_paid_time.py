@@ -1,0 +1,125 @@
+"""What could cost paid time, or give it away: reversals, changes of tier, jobs that came to nothing, two at once."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.handlers.conftest import Owner
+from tests.handlers.paid_time import blocked, look, notices, pay, reverse, state
+from tests.waiting import until
+
+
+async def test_a_reversal_leaves_a_later_life_of_the_subscription_alone(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """An old transaction may be looked for again, at a node that has forgotten it."""
+    await clock_at("2026-01-10T12:00")
+    first = await pay(owner, user_id, tier, "2026-01-10T12:00")
+    await clock_at("2026-06-10T12:00")
+    await look(owner, user_id)
+    await pay(owner, user_id, tier, "2026-06-10T12:00")
+    await reverse(owner, user_id, first)
+    assert await state(owner, user_id) == "active"
+    ends = await owner.fetchval("select current_period_end from subscriptions")
+    assert ends.date().isoformat() == "2026-07-10"
+
+
+async def test_who_pays_again_after_a_reversal_begins_with_that_payment(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    await clock_at("2026-06-10T12:00")
+    first = await pay(owner, user_id, tier, "2026-06-10T12:00")
+    await reverse(owner, user_id, first)
+    assert await state(owner, user_id) == "expired"
+    await clock_at("2026-06-12T12:00")
+    assert (await pay(owner, user_id, tier, "2026-06-12T12:00"))["period"] == "2026-06-12 2026-07-12"
+    assert await notices(owner) == ["subscription_activated", "subscription_activated"]
+
+
+async def test_a_step_whose_job_came_to_nothing_is_enqueued_again_a_day_later(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """The job ran while the clock was back, or was given up: nobody keeps access for that."""
+    await clock_at("2026-06-10T12:00")
+    await pay(owner, user_id, tier, "2026-06-10T12:00")
+    for moment, enqueued in [("13T12:01", 1), ("13T11:59", 1), ("13T13:00", 0), ("14T12:01", 1)]:
+        await clock_at(f"2026-07-{moment}")
+        assert json.loads(await owner.fetchval("select sweep_renewals()"))["enqueued"] == enqueued, moment
+        if moment == "13T11:59":
+            assert await look(owner, user_id) == "past_due"
+    assert await look(owner, user_id) == "expired"
+
+
+@pytest.mark.parametrize(
+    ("had", "then", "interval", "period"),
+    [
+        ("year", "gold", "month", "2026-07-11 2026-08-11"),  # 365 days at 120 a year are 29.2 at 1500
+        ("month", "mini", "month", "2026-08-11 2026-09-11"),  # 30 days at 120 a year are 60 at 5 a month
+        ("month", "pro", "year", "2026-07-12 2027-07-12"),  # the same tier: as it was
+    ],
+)
+async def test_what_is_left_of_a_tier_is_worth_as_much_in_another(
+    owner: Owner,
+    user_id: UUID,
+    tier: UUID,
+    clock_at: Callable[[str], Awaitable[None]],
+    had: str,
+    then: str,
+    interval: str,
+    period: str,
+) -> None:
+    """A month of the dearest tier does not turn a year of the cheapest into one of the dearest, nor the other way."""
+    await owner.execute(
+        "insert into subscription_tiers (slug, name, price_monthly, price_yearly)"
+        " values ('gold', 'Gold', 125, 1400), ('mini', 'Mini', 5, null)"
+    )
+    wanted = await owner.fetchval("select id from subscription_tiers where slug = $1", then)
+    await clock_at("2026-06-12T12:00")
+    await pay(owner, user_id, tier, "2026-06-12T12:00", had)
+    bought = await pay(owner, user_id, wanted, "2026-06-12T12:00", interval)
+    assert bought["period"] == period
+    await reverse(owner, user_id, bought)
+    row = await owner.fetchrow("select status, current_period_end, tier_id from subscriptions")
+    assert row is not None
+    assert (row["status"], row["current_period_end"].date().isoformat()) == ("active", period[:10])
+    assert row["tier_id"] == wanted
+
+
+async def test_a_renewal_and_a_payment_wait_for_each_other_in_one_order(
+    owner: Owner, database: str, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """Who finds a payment holds its request and wants the subscription; a renewal ends old requests."""
+    await clock_at("2026-06-10T12:00")
+    await owner.execute(
+        "insert into crypto_assets (id, chain, symbol, decimals, required_confirmations)"
+        " values ('eth', 'evm:1', 'ETH', 18, 1)"
+    )
+    for number in range(3):
+        await owner.execute(
+            "insert into crypto_addresses (network, address) values ('evm', $1)", f"0x{number:040x}"
+        )
+    bought = await pay(owner, user_id, tier, "2026-06-10T12:00", method="crypto")
+    ask = "select open_crypto_request($1, $2, 'month', 'eth') ->> 'id'"
+    paid = UUID(await owner.fetchval(ask, user_id, tier))
+    await owner.execute(
+        "update crypto_payments set status = 'confirmed', confirmed_at = clock_now(), subscription_id = $2"
+        " where id = $1",
+        paid,
+        UUID(bought["subscription_id"]),
+    )
+    request = UUID(await owner.fetchval(ask, user_id, tier))
+    await clock_at("2026-07-09T13:00")
+    other = await asyncpg.connect(database)
+    try:
+        async with asyncio.TaskGroup() as group, owner.transaction():
+            await owner.fetchval("select id from crypto_payments where id = $1 for update", request)
+            renewal = group.create_task(look(other, user_id))
+            await until("the renewal waits", lambda: blocked(owner, other))
+            await pay(owner, user_id, tier, "2026-07-09T13:00", method="crypto")
+        assert renewal.result() == "unchanged"
+    finally:
+        await other.close()
