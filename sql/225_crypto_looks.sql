@@ -127,7 +127,10 @@ begin
     values (request.id, hash, submit_crypto_hash.payer_signature, 1)
     on conflict on constraint crypto_transactions_pkey do update set
         looks = known.looks + 1,
-        payer_signature = coalesce(excluded.payer_signature, known.payer_signature),
+        payer_signature = case          -- what counts already stays as it was signed
+            when known.status = 'confirmed' then known.payer_signature
+            else coalesce(excluded.payer_signature, known.payer_signature)
+        end,
         -- What was given up and is named again is looked for again, as if it were new.
         status = case when known.status in ('rejected', 'dropped') then 'submitted' else known.status end,
         submitted_at = case when known.status in ('rejected', 'dropped') then now_at else known.submitted_at end
@@ -198,6 +201,9 @@ begin
             );
         end if;
         return jsonb_build_object('status', request.status, 'transaction', tx.status, 'again', true);
+    elsif tx.status = 'confirmed' and verdict in ('not_found', 'pending')
+        and tx.mined_at < now_at - interval '30 days' then      -- no chain gives that up, and many nodes forget it
+        return jsonb_build_object('status', request.status, 'transaction', tx.status, 'again', false);
     elsif tx.status = 'confirmed' and verdict = 'confirming' then
         verdict := 'confirmed';                         -- in a young block, but in one
     elsif tx.status = 'confirmed' and verdict <> 'confirmed' then

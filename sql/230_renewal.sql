@@ -4,53 +4,12 @@
 -- user's next payment revives. Those billed by Stripe are extended by Stripe; the sweep only has them looked at again
 -- when their period is over and no event has said what came next.
 --
--- A period begins and ends at a moment in UTC, so no change of summer time makes it longer or shorter. It begins on
--- the anchor day, the day of the month of the first payment, or on the last day of a month that is shorter: January
--- 31st, February 28th, March 31st.
---
 -- Stages of a period: 1, 2, 3 = seven, three and one day before its end; 4 = its end, from when grace runs for three
 -- days; 5 = grace is over. A row keeps the stage whose notice is out, and only moves on, whoever looks and however
 -- often. A look that comes late (nobody worked for days) goes to the latest stage and sends that notice alone.
 
 create unique index one_subscription_that_we_bill on public.subscriptions (user_id) where payment_method <> 'stripe';
 create index subscriptions_by_end on public.subscriptions (current_period_end) where status in ('active', 'past_due');
-
--- The moment `months` later (or earlier), on the anchor day or on the last day of a month that has none.
--- Callers: extend_paid_period, take_back_paid_period.
-create function public.add_months(moment timestamptz, months integer, anchor_day integer) returns timestamptz
-language sql immutable parallel safe
-return (
-    date_trunc('month', moment at time zone 'UTC')
-    + make_interval(
-        months => months,
-        days => least(
-            anchor_day,
-            extract(
-                day from date_trunc('month', moment at time zone 'UTC') + make_interval(months => months + 1)
-                - interval '1 day'
-            )::integer
-        ) - 1
-    )
-    + ((moment at time zone 'UTC') - date_trunc('day', moment at time zone 'UTC'))
-) at time zone 'UTC';
-
--- How long a subscription stays open after its end, so that a payment under way loses nothing.
--- Callers: renewal_stage, renew_subscription, extend_paid_period.
-create function public.grace_period() returns interval
-language sql immutable parallel safe
-return interval '3 days';
-
--- The stage that a period with this end has reached. Callers: renew_subscription, sweep_renewals.
-create function public.renewal_stage(period_end timestamptz, moment timestamptz) returns smallint
-language sql immutable parallel safe
-return case
-    when moment < period_end - interval '7 days' then 0
-    when moment < period_end - interval '3 days' then 1
-    when moment < period_end - interval '1 day' then 2
-    when moment < period_end then 3
-    when moment < period_end + public.grace_period() then 4
-    else 5
-end;
 
 
 -- Sells one interval to a user who has paid at `paid_at`; answers {"subscription_id", "period_start", "period_end"}.
@@ -139,29 +98,6 @@ end
 $$;
 
 
--- How much time of the new tier a time of the old one is worth, by what both cost now: of the old one the cheaper way
--- to pay, of the new one the way that is paid. So none gains by going back and forth. 1 where they cannot be compared.
--- Callers: extend_paid_period.
-create function public.tier_exchange(old_tier uuid, new_tier uuid, billing_interval text) returns double precision
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-select coalesce(
-    (
-        select
-            least(o.price_monthly, o.price_yearly / 12)
-            / nullif(
-                case tier_exchange.billing_interval when 'year' then n.price_yearly / 12 else n.price_monthly end, 0
-            )
-        from public.subscription_tiers as o
-        inner join public.subscription_tiers as n on o.currency = n.currency
-        where o.id = tier_exchange.old_tier and n.id = tier_exchange.new_tier
-    ),
-    1
-);
-$$;
-
-
 -- Takes back the time that a payment had bought, after the payment turned out not to exist (a chain was reorganised).
 -- Callers: whoever sets payments.status to 'reversed', in that same transaction, once.
 -- A subscription that has nothing left of what was ever paid for has expired, without grace; any other goes through the
@@ -173,6 +109,7 @@ as $$
 declare
     taken public.payments;
     known public.subscriptions;
+    tier uuid;
     ends timestamptz;
 begin
     select * into strict taken from public.payments as p where p.id = take_back_paid_period.payment_id;
@@ -182,9 +119,14 @@ begin
         return;
     end if;
 
-    -- The last period is known to the second; if others were bought behind it, all move forward by as many months.
+    -- The last period is known to the second; if others were bought behind it, all move forward by as many months, or
+    -- by what they were worth when the tier was another one.
+    select r.tier_id into tier from public.crypto_payments as r where r.id = taken.crypto_payment_id;
     ends := case
         when known.current_period_end = taken.period_end then taken.period_start
+        when tier <> known.tier_id
+            then known.current_period_end - (taken.period_end - taken.period_start)
+                * public.tier_exchange(tier, known.tier_id, known.billing_interval)
         else public.add_months(
             known.current_period_end,
             case when taken.period_end - taken.period_start > interval '60 days' then -12 else -1 end,
@@ -381,11 +323,7 @@ $$;
 
 
 revoke all on function
-public.add_months(timestamptz, integer, integer),
-public.grace_period(),
-public.renewal_stage(timestamptz, timestamptz),
 public.extend_paid_period(uuid, uuid, text, text, timestamptz),
-public.tier_exchange(uuid, uuid, text),
 public.lock_open_requests(uuid),
 public.take_back_paid_period(uuid),
 public.renewal_words(uuid),

@@ -8,9 +8,42 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.handlers.conftest import Owner
+from tests.handlers.conftest import Json, Owner
 from tests.handlers.paid_time import blocked, look, notices, pay, reverse, state
 from tests.waiting import until
+
+ASK = "select open_crypto_request($1, $2, 'month', 'eth') ->> 'id'"
+HASH = "0x" + "ab" * 32
+
+
+async def sell_for_coins(owner: Owner) -> None:
+    await owner.execute(
+        "insert into crypto_assets (id, chain, symbol, decimals, required_confirmations)"
+        " values ('eth', 'evm:1', 'ETH', 18, 1)"
+    )
+    for number in range(3):
+        await owner.execute(
+            "insert into crypto_addresses (network, address) values ('evm', $1)", f"0x{number:040x}"
+        )
+
+
+async def look_at_chain(owner: Owner, request: str, **seen: object) -> Json:
+    """One look at the transaction of a request, signed by nobody in particular."""
+    words = "select submit_crypto_hash($1, $2, $3)"
+    named = json.dumps({"crypto_payment_id": request})
+    begun = json.loads(await owner.fetchval(words, named, HASH, seen.pop("signature", None)))
+    words = "select record_crypto_look($1, $2, $3, $4)"
+    seen = {"transfers": [], "verdict": "not_found", **seen}
+    ended = await owner.fetchval(words, UUID(request), HASH, begun["look"], json.dumps(seen))
+    return {**begun["request"], **json.loads(ended)}
+
+
+CONFIRMED = {
+    "verdict": "confirmed",
+    "block_hash": "0x01",
+    "block_number": 1,
+    "transfers": [{"place": -1, "sender": "0x01", "amount": "12500000000000000000"}],
+}
 
 
 async def test_a_reversal_leaves_a_later_life_of_the_subscription_alone(
@@ -94,24 +127,16 @@ async def test_a_renewal_and_a_payment_wait_for_each_other_in_one_order(
 ) -> None:
     """Who finds a payment holds its request and wants the subscription; a renewal ends old requests."""
     await clock_at("2026-06-10T12:00")
-    await owner.execute(
-        "insert into crypto_assets (id, chain, symbol, decimals, required_confirmations)"
-        " values ('eth', 'evm:1', 'ETH', 18, 1)"
-    )
-    for number in range(3):
-        await owner.execute(
-            "insert into crypto_addresses (network, address) values ('evm', $1)", f"0x{number:040x}"
-        )
+    await sell_for_coins(owner)
     bought = await pay(owner, user_id, tier, "2026-06-10T12:00", method="crypto")
-    ask = "select open_crypto_request($1, $2, 'month', 'eth') ->> 'id'"
-    paid = UUID(await owner.fetchval(ask, user_id, tier))
+    paid = UUID(await owner.fetchval(ASK, user_id, tier))
     await owner.execute(
         "update crypto_payments set status = 'confirmed', confirmed_at = clock_now(), subscription_id = $2"
         " where id = $1",
         paid,
         UUID(bought["subscription_id"]),
     )
-    request = UUID(await owner.fetchval(ask, user_id, tier))
+    request = UUID(await owner.fetchval(ASK, user_id, tier))
     await clock_at("2026-07-09T13:00")
     other = await asyncpg.connect(database)
     try:
@@ -123,3 +148,50 @@ async def test_a_renewal_and_a_payment_wait_for_each_other_in_one_order(
         assert renewal.result() == "unchanged"
     finally:
         await other.close()
+
+
+async def test_a_reversal_takes_as_much_of_the_new_tier_as_the_old_time_was_worth(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    await clock_at("2026-06-10T12:00")
+    await sell_for_coins(owner)
+    request = await owner.fetchval(ASK, user_id, tier)
+    assert (await look_at_chain(owner, request, **CONFIRMED))["status"] == "confirmed"
+    gold = await owner.fetchval(
+        "insert into subscription_tiers (slug, name, price_monthly) values ('gold', 'Gold', 125) returning id"
+    )
+    assert (await pay(owner, user_id, gold, "2026-06-10T12:00"))["period"] == "2026-06-12 2026-07-12"
+    await look_at_chain(owner, request)
+    await clock_at("2026-06-10T12:11")
+    assert (await look_at_chain(owner, request))["status"] == "reversed"
+    ends = await owner.fetchval("select current_period_end from subscriptions")
+    assert ends.date().isoformat() == "2026-07-10"
+    assert await state(owner, user_id) == "active"
+
+
+async def test_a_node_that_has_forgotten_an_old_transaction_takes_nothing_back(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """Many keep the last year alone; and a user may name an old hash again."""
+    await clock_at("2026-06-10T12:00")
+    await sell_for_coins(owner)
+    request = await owner.fetchval(ASK, user_id, tier)
+    await look_at_chain(owner, request, **CONFIRMED, mined_at="2026-06-10T12:00Z")
+    for moment in ("2027-07-10T12:00", "2027-07-10T12:11"):
+        await clock_at(moment)
+        ended = await look_at_chain(owner, request)
+        assert (ended["status"], ended["again"]) == ("confirmed", False)
+    assert await owner.fetchval("select status from payments") == "succeeded"
+
+
+async def test_another_signature_for_what_counts_already_changes_nothing(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """Else a payer who signs again with another wallet would lose what was paid."""
+    await clock_at("2026-06-10T12:00")
+    await sell_for_coins(owner)
+    request = await owner.fetchval(ASK, user_id, tier)
+    assert (await look_at_chain(owner, request, signature="0x01", verdict="rejected"))["status"] == "awaiting"
+    seen = await look_at_chain(owner, request, signature="0x02", **CONFIRMED)
+    assert (seen["payer_signature"], seen["status"]) == ("0x02", "confirmed")
+    assert (await look_at_chain(owner, request, signature="0x03", **CONFIRMED))["payer_signature"] == "0x02"
