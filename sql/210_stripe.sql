@@ -65,9 +65,14 @@ $$;
 
 -- Draws a ticket for a look that no event asked for: {"ticket": 7}.
 create function public.draw_stripe_ticket() returns jsonb
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-select jsonb_build_object('ticket', nextval('public.stripe_tickets'));
+begin
+    return jsonb_build_object('ticket', nextval('public.stripe_tickets'));
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
 $$;
 
 -- Writes what a look saw, as write_stripe_look does, and ends the event. Answers {"status": …}: `processed`, `skipped`;
@@ -194,6 +199,9 @@ begin
             array(select distinct e.waits_for from public.stripe_events as e where e.waits_for is not null)
         )
     );
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
