@@ -316,6 +316,9 @@ begin
         );
         return null;
     end;
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
