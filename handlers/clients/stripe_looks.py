@@ -141,7 +141,7 @@ async def _must_confirm(stripe: StripeClient, invoice_id: str, intent_id: str | 
 
 
 async def see_checkout(stripe: StripeClient, session_id: str) -> Seen:
-    """A session that opened an invoice is recorded as that invoice, and never a second time."""
+    """A session that opened an invoice, or will when it is paid, is recorded as that invoice, and never twice."""
     session = await stripe.checkout_session(session_id)
     if session is None:
         return GONE
@@ -156,5 +156,8 @@ async def see_checkout(stripe: StripeClient, session_id: str) -> Seen:
     seen: Seen = {"customer": customer_row(session.customer, session.user_id)}
     if session.mode == "payment" and session.status == "complete" and session.amount_total:
         intent = await stripe.payment_intent(session.payment_intent.id) if session.payment_intent else None
-        return seen | {"payment": checkout_row(session, intent)}
+        payment = checkout_row(session, intent)
+        has_invoice = session.invoice_creation is not None and session.invoice_creation.enabled
+        if payment["status"] == "failed" or not has_invoice:
+            return seen | {"payment": payment}
     return seen if session.user_id else NOT_OURS

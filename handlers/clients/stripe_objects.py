@@ -243,6 +243,10 @@ class Dispute(StripeObject):
         return self.status not in ("won", "warning_closed", "prevented")
 
 
+class _InvoiceCreation(StripeObject):
+    enabled: bool = False
+
+
 class CheckoutSession(StripeObject):
     """One visit of a user to Stripe's till; the only object that always knows our user."""
 
@@ -250,6 +254,8 @@ class CheckoutSession(StripeObject):
     customer: _Customer | None = None
     subscription: Reference | None = None
     invoice: Reference | None = None
+    invoice_creation: _InvoiceCreation | None = None
+    """Of a single payment; where it is enabled, the invoice is written after the money has come."""
     client_reference_id: _UserId = None
     metadata: _Metadata = Metadata()
     mode: str | None = None
