@@ -70,36 +70,39 @@ create table public.subscriptions (
 );
 create index subscriptions_by_user on public.subscriptions (user_id);
 
--- The one subscription that counts for a user: the best status, and of several the one begun last. So a user who
--- cancelled and came back has one row here, and so has one who subscribed twice by mistake.
+-- The one subscription that counts for a user: the best status; of several that give access the dearest tier, so that
+-- nobody loses what is paid; and then the one begun last. So a user who cancelled and came back has one row, and so
+-- has one who subscribed twice.
 create view public.user_subscriptions with (security_invoker = true) as
-select distinct on (user_id)
-    user_id,
-    id,
-    tier_id,
-    status,
-    payment_method,
-    stripe_subscription_id,
-    current_period_start,
-    current_period_end,
-    trial_ends_at,
-    cancel_at_period_end,
-    canceled_at,
-    ended_at,
-    started_at,
-    updated_at
-from public.subscriptions
+select distinct on (s.user_id)
+    s.user_id,
+    s.id,
+    s.tier_id,
+    s.status,
+    s.payment_method,
+    s.stripe_subscription_id,
+    s.current_period_start,
+    s.current_period_end,
+    s.trial_ends_at,
+    s.cancel_at_period_end,
+    s.canceled_at,
+    s.ended_at,
+    s.started_at,
+    s.updated_at
+from public.subscriptions as s
+left join public.subscription_tiers as t on s.tier_id = t.id and s.status in ('active', 'trialing', 'past_due')
 order by
-    user_id asc,
+    s.user_id asc,
     array_position(
         array[
             'active', 'trialing', 'past_due', 'unpaid', 'paused',
             'incomplete', 'canceled', 'incomplete_expired', 'expired'
         ],
-        status
+        s.status
     ) asc,
-    started_at desc,
-    id asc;
+    t.price_monthly desc nulls last,
+    s.started_at desc,
+    s.id asc;
 
 -- The only place where money is recorded: one row for each invoice, however many events tell of it.
 create table public.payments (

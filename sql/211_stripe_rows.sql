@@ -173,7 +173,10 @@ begin
         perform public.tell_payer(look.user_id, 'payment_received', origin, told);
     elsif asked and before.action_required_at is null then
         perform public.tell_payer(look.user_id, 'payment_action_required', origin, told);
-    elsif look.status = 'failed' and look.attempt_count > coalesce(before.attempt_count, 0) then
+    elsif look.status = 'failed' and (
+        look.attempt_count > coalesce(before.attempt_count, 0)
+        or before.status = 'pending' and before.action_required_at is not null      -- asked, and did not confirm
+    ) then
         perform public.tell_payer(
             look.user_id, 'payment_failed', concat_ws(':', origin, look.attempt_count), told
         );

@@ -19,6 +19,11 @@ from listener import Job, Payload, Queue, Reject, Snooze, handler
 ROUNDS = 20
 """A sweep ends after so many calls of a thousand jobs even if more is due: the next one, an hour later, goes on."""
 
+GONE_AT_STRIPE = (
+    "Stripe has no such subscription. It was made with a key of test mode or of another account, which no event will "
+    "ever end: if STRIPE_SECRET_KEY is right, end the row by hand."
+)
+
 
 class SubscriptionRenewal(Payload):
     """Which subscription; none to look for all that are due."""
@@ -42,6 +47,8 @@ async def subscription_renewal(
                 found = await sync_subscription(stripe, db, str(renewed["stripe_subscription_id"]))
             except StripeAway as away:
                 return come_back(away, job)
+            if found["looks"] == 0:
+                raise Reject(GONE_AT_STRIPE)
             return {**renewed, **found}
         case _:
             return renewed

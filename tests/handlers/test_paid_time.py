@@ -195,3 +195,25 @@ async def test_another_signature_for_what_counts_already_changes_nothing(
     seen = await look_at_chain(owner, request, signature="0x02", **CONFIRMED)
     assert (seen["payer_signature"], seen["status"]) == ("0x02", "confirmed")
     assert (await look_at_chain(owner, request, signature="0x03", **CONFIRMED))["payer_signature"] == "0x02"
+
+
+async def test_of_two_subscriptions_that_are_both_paid_the_dearer_one_counts(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """A user who pays for gold by hand and then for a smaller tier at Stripe keeps what gold gives."""
+    gold = await owner.fetchval(
+        "insert into subscription_tiers (slug, name, price_monthly) values ('gold', 'Gold', 125) returning id"
+    )
+    await clock_at("2026-06-10T12:00")
+    await pay(owner, user_id, gold, "2026-06-10T12:00")
+    await owner.execute(
+        "insert into subscriptions"
+        " (user_id, tier_id, status, payment_method, stripe_subscription_id, started_at, ticket)"
+        " values ($1, $2, 'active', 'stripe', 'sub_1', clock_now() + '1 day', 1)",
+        user_id,
+        tier,
+    )
+    counts = "select tier_id from user_subscriptions where user_id = $1"
+    assert await owner.fetchval(counts, user_id) == gold
+    await owner.execute("update subscriptions set status = 'canceled'")
+    assert await owner.fetchval(counts, user_id) == tier  # none is paid: the one that began last

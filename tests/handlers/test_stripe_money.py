@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devstack.stripe.chapters import bank_answers, pay_once
+from devstack.stripe.chapters import ask_to_confirm, bank_answers, pay_once
 from devstack.stripe.double import StripeDouble
 from handlers.clients.stripe_objects import money
 from tests.handlers.conftest import Attempt, Owner
@@ -78,3 +78,19 @@ async def test_a_payment_at_the_till_that_fails_is_recorded_though_no_invoice_fo
     await follow(completed)
     await follow(bank_answers(double.books, story.now, session, paid=False))
     assert await owner.fetchval("select status from payments") == "failed"
+
+
+async def test_a_payment_that_the_payer_could_not_confirm_is_told_as_failed(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """It is the same attempt: Stripe counts its own retries alone."""
+    story = double.story(user_id, tells_user="subscription")
+    for event in [*story.begin(), *ask_to_confirm(story)]:
+        await follow(event)
+    double.books.intent_of(story.invoice)["status"] = "requires_payment_method"
+    for _ in range(2):
+        await follow(story.told("invoice.payment_failed", story.invoice))
+    told = await owner.fetch(
+        "select data ->> 'type' from jobs where type = 'payment_notification' order by id"
+    )
+    assert [row[0] for row in told][-2:] == ["payment_action_required", "payment_failed"]

@@ -91,6 +91,18 @@ async def test_stripe_that_is_away_costs_no_attempt(
     assert isinstance(await renew({"subscription_id": str(subscription)}), Snooze)
 
 
+async def test_a_subscription_that_stripe_does_not_know_is_a_dead_letter(
+    renew: Renew, follow: Attempt, double: StripeDouble, owner: Owner, user_id: UUID
+) -> None:
+    """Of test mode, or of another account: nothing would ever end it, and it gives access."""
+    for event in double.story(user_id, tells_user="subscription").begin():
+        await follow(event)
+    double.books.subscriptions.clear()
+    subscription = await owner.fetchval("select id from subscriptions")
+    with pytest.raises(Reject, match="another account"):
+        await renew({"subscription_id": str(subscription)})
+
+
 async def test_an_unknown_subscription_is_a_dead_letter(renew: Renew) -> None:
     with pytest.raises(Reject, match="no subscription"):
         await renew({"subscriptionId": str(uuid4())})
