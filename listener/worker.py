@@ -256,6 +256,8 @@ class Worker:
             await self._outbox.record_singly(ended)
         except (StoreRefused, StoreUnavailable) as error:
             self._pause_outcomes(error)
+        else:
+            self._answered(ended, None)
         self._again = True
 
     async def _not_answered(
@@ -334,6 +336,7 @@ class Worker:
         )
         if self._draining:  # the claim was under way when the drain began
             self._has_ended(attempt, Snooze(timedelta(), "claimed by a worker that was stopping"))
+            self._bell.ring(WokenBy.FREE)  # no handler will, and the outcome has to be said
             return
         self.running[job.ref] = attempt
         attempts.create_task(self._attempt(attempt), name=f"{job.queue} job {job.id}")

@@ -2,7 +2,7 @@
 --
 -- Lock order, here and in finish: rows are locked by id, one by one, through a lateral look-up that the
 -- planner cannot turn around. Two calls on the same rows queue up; they cannot wait for each other.
--- Sweeps and claims skip what is locked and so never wait at all.
+-- Sweeps, claims and heartbeats skip what is locked and so never wait at all.
 --
 -- The settings, here and in finish: a list of words is joined to the table of jobs. Planned while the table
 -- is empty, such a join may be turned around and read every job for each call, and the session keeps that
@@ -35,6 +35,8 @@ $$;
 -- cancel = [[id, attempt], …] whose cancellation was asked for: stop them and say so.
 -- worker_id says who calls; a lease is held by (id, attempt), whatever the worker is called.
 -- Guarantees: a lease that ran out and was not yet swept is renewed; nothing else is ever changed.
+-- Never waits: what somebody else has locked is left for the next beat. One row of a long transaction would
+-- otherwise cost all other attempts of the process their leases.
 create function public.heartbeat(
     worker_id text, attempts jsonb, lease_seconds double precision
 ) returns jsonb
@@ -54,43 +56,49 @@ begin
     perform public.check_lease(heartbeat.lease_seconds);
 
     with word as materialized (
-        select h.words ->> 0 as queue, (h.words ->> 1)::bigint as id, (h.words ->> 2)::integer as attempt
+        select (h.words ->> 1)::bigint as id, (h.words ->> 2)::integer as attempt
         from jsonb_array_elements(heartbeat.attempts) as h (words)
-        order by 2, 3
+        order by 1, 2
     ),
 
     held as materialized (
-        select w.queue, w.id, w.attempt, j.cancel_requested, j.id is not null as live
+        select j.id
         from word as w
-        left join lateral (
-            select locked.id, locked.cancel_requested
+        cross join lateral (
+            select locked.id
             from public.jobs as locked
             where
                 locked.id = w.id
                 and locked.attempt = w.attempt
                 and locked.lease_expires_at is not null
-            for no key update
-        ) as j on true
-    ),
+            for no key update skip locked
+        ) as j
+    )
 
-    renewed as (
-        update public.jobs as j
-        set
-            lease_expires_at = now_at + make_interval(secs => heartbeat.lease_seconds),
-            updated_at = now_at
-        from held as h
-        where h.live and j.id = h.id
+    update public.jobs as j
+    set
+        lease_expires_at = now_at + make_interval(secs => heartbeat.lease_seconds),
+        updated_at = now_at
+    from held as h
+    where j.id = h.id;
+
+    -- A new statement, so that what others committed in the meantime is seen.
+    with word as materialized (
+        select (h.words ->> 1)::bigint as id, (h.words ->> 2)::integer as attempt
+        from jsonb_array_elements(heartbeat.attempts) as h (words)
     )
 
     select jsonb_build_object(
         'lost', coalesce(
-            jsonb_agg(jsonb_build_array(h.id, h.attempt)) filter (where not h.live), '[]'
+            jsonb_agg(jsonb_build_array(w.id, w.attempt) order by w.id, w.attempt) filter (where j.id is null), '[]'
         ),
         'cancel', coalesce(
-            jsonb_agg(jsonb_build_array(h.id, h.attempt)) filter (where h.cancel_requested), '[]'
+            jsonb_agg(jsonb_build_array(w.id, w.attempt) order by w.id, w.attempt) filter (where j.cancel_requested),
+            '[]'
         )
     ) into answer
-    from held as h;
+    from word as w
+    left join public.jobs as j on j.id = w.id and j.attempt = w.attempt and j.lease_expires_at is not null;
     return answer;
 exception when deadlock_detected or serialization_failure then
     raise exception using
@@ -168,36 +176,38 @@ begin
     ),
 
     known as materialized (
-        select
-            w.id,
-            j.queue,
-            case j.status when 'pending' then 'cancelled' when 'running' then 'asked' else 'unchanged' end as answer
+        select w.id, j.id is not null as is_open
         from word as w
         left join lateral (
-            select locked.queue, locked.status
+            select locked.id
             from public.jobs as locked
-            where locked.id = w.id
+            where locked.id = w.id and locked.status in ('pending', 'running')
             for no key update
         ) as j on true
     ),
 
+    -- By the status that this very change meets, and answered by what came of it. An UPDATE first writes over
+    -- the row as its snapshot has it, and checks the constraints of that, before it notices a newer version
+    -- and does it again. What the look above knows of the newer one, written over the older, would be refused.
     changed as (
         update public.jobs as j
         set
-            status = case k.answer when 'cancelled' then 'cancelled' else j.status end,
-            finished_at = case k.answer when 'cancelled' then now_at end,
+            status = case j.status when 'pending' then 'cancelled' else j.status end,
+            finished_at = case j.status when 'pending' then now_at end,
             cancel_requested = true,
             updated_at = now_at
         from known as k
-        where k.answer <> 'unchanged' and j.id = k.id
+        where k.is_open and j.id = k.id and j.status in ('pending', 'running')
+        returning j.id, j.status
     )
 
     select jsonb_build_object(
-        'cancelled', coalesce(jsonb_agg(k.id) filter (where k.answer = 'cancelled'), '[]'),
-        'asked', coalesce(jsonb_agg(k.id) filter (where k.answer = 'asked'), '[]'),
-        'unchanged', coalesce(jsonb_agg(k.id) filter (where k.answer = 'unchanged'), '[]')
+        'cancelled', coalesce(jsonb_agg(k.id) filter (where c.status = 'cancelled'), '[]'),
+        'asked', coalesce(jsonb_agg(k.id) filter (where c.status = 'running'), '[]'),
+        'unchanged', coalesce(jsonb_agg(k.id) filter (where c.id is null), '[]')
     ) into answer
-    from known as k;
+    from known as k
+    left join changed as c on k.id = c.id;
     return answer;
 exception when deadlock_detected or serialization_failure then
     raise exception using

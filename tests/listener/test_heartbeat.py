@@ -101,6 +101,7 @@ async def test_an_unanswered_beat_is_told_and_repeated(gateway: Gateway, owner: 
 
         async with beating(shop):
             await until("the lease is renewed", renewed)
+            await until("that is told", lambda: bool(shop.told.of(Available)))
         gate.open.set()
         await shop.finishes(1)
     assert [event.call for event in shop.told.of(Unavailable)] == ["leases"] * 2

@@ -135,6 +135,26 @@ async def test_an_outcome_that_is_refused_does_not_hold_up_its_batch(
     assert "had ended (snooze)" in letter["error_message"]
 
 
+async def test_a_trouble_ends_with_outcomes_that_are_recorded_singly(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """Or a process whose queue has become quiet would be told not ready, and be restarted for nothing."""
+    await owner.execute(
+        "alter table jobs_maintenance add constraint colourless check (result ? 'colour' is not true)"
+    )
+
+    async def coloured(_payload: Anything) -> dict[str, object]:
+        gateway.faults.rest.plan("status", "finish", times=2)
+        return {"colour": "red"}
+
+    async with working(gateway, runs(coloured)) as shop:
+        await shop.job("coloured")
+        await shop.finishes(1)
+        assert [one.call for one in shop.told.of(Unavailable)][-1] == "outcomes of maintenance"
+        shop.bell.ring(WokenBy.REALTIME)
+        await until("nothing troubles it any more", lambda: shop.worker.problem is None)
+
+
 async def test_a_refused_batch_whose_single_calls_get_lost(gateway: Gateway, owner: Connection) -> None:
     gate = asyncio.Event()
 

@@ -103,6 +103,27 @@ async def test_a_drain_waits_for_what_a_lost_claim_had_leased_while_somebody_has
     assert (job["status"], job["attempt"], job["uncounted"]) == ("pending", 1, 1)
 
 
+async def test_a_full_worker_that_drains_hands_back_what_was_leased_unheard(
+    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the call that says the last outcome, and then nobody is left to ring."""
+    monkeypatch.setattr(room, "_GATHER_SECONDS", 0)  # in which the last outcome would ring once more
+    gate = Gate()
+    async with working(gateway, runs(gate.gated), places=1) as shop:
+        await shop.has_looked()
+        await shop.store.enqueue([NewJob(QUEUE, "gated")] * 2)
+        # Claims that our side gave up on, carried out late.
+        await owner.fetchval("select claim('maintenance', array['gated'], 2, 60, 'test-worker', 'free')")
+        shop.bell.ring(WokenBy.JOINED)
+        await until("it is full, and one is left", lambda: gate.inside == 1 and shop.worker._unsure)
+        shop.worker.drain()
+        await until("the ring of the drain is heard", lambda: not shop.bell._rung.is_set())
+        gate.open.set()
+        await shop.drained()
+    rows = await owner.fetch("select status, attempt - uncounted from jobs order by id")
+    assert [tuple(one) for one in rows] == [("completed", 1), ("pending", 0)]
+
+
 async def test_a_later_attempt_that_was_leased_unheard_is_run(gateway: Gateway, owner: Connection) -> None:
     """The finish that records a snooze for now leases the same job again, and its answer is lost."""
     attempts: list[int] = []

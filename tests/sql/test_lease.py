@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.sql.calls import Calls
+from tests.sql.calls import Calls, Connection
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
 
@@ -30,6 +30,25 @@ async def test_a_lease_that_ran_out_unnoticed_is_renewed(server: Calls, move_clo
 
     assert (await server.heartbeat(job))["lost"] == []
     assert (await server.claim(sweep=True))["lost"]["retried"] == 0
+
+
+async def test_a_row_that_somebody_has_locked_costs_no_other_its_lease(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    """A transaction of somebody's own that cancelled a job, and is long. One call renews all leases of a process."""
+    await server.insert()
+    await server.insert()
+    locked, other = (await server.claim(lease_seconds=30))["jobs"]
+    await move_clock(timedelta(seconds=20))
+
+    async with owner.transaction():
+        await owner.fetchval("select cancel(array[$1::bigint])", locked["id"])
+        await server.connection.execute("set statement_timeout = '1s'")
+        assert await server.heartbeat(locked, other, lease_seconds=30) == {"lost": [], "cancel": []}
+
+    lease = "select extract(epoch from lease_expires_at - clock_now())::integer from jobs where id = $1"
+    assert [await owner.fetchval(lease, job["id"]) for job in (locked, other)] == [10, 30]
+    assert (await server.heartbeat(locked, other))["cancel"] == [[locked["id"], 1]]
 
 
 async def test_a_heartbeat_names_what_is_no_longer_the_workers(server: Calls, move_clock: MoveClock) -> None:
