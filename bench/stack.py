@@ -77,11 +77,11 @@ async def running_database() -> AsyncIterator[str]:
 async def running_stack() -> AsyncIterator[Stack]:
     """Such a database, and a gateway before it that delivers at once."""
     async with running_database() as dsn:
-        gateway = await _python("-m", "bench.stack", dsn, cwd=ROOT)
+        gateway = await python("-m", "bench.stack", dsn, cwd=ROOT)
         try:
-            yield Stack(dsn, await _first_line(gateway))
+            yield Stack(dsn, await first_line(gateway))
         finally:
-            await _ended(gateway)
+            await ended(gateway)
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> 
     """A worker that is ready and hears."""
     environment = {"SUPABASE_URL": stack.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret}
     words = ["--queues", "maintenance", "--concurrency", str(places), "--no-scheduler", "--port", "0"]
-    process = await _python(
+    process = await python(
         "-m",
         "listener",
         "worker",
@@ -102,10 +102,10 @@ async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> 
     )
     try:
         async with asyncio.timeout(30):
-            opened = cast("dict[str, str]", json.loads(await _first_line(process)))
+            opened = cast("dict[str, str]", json.loads(await first_line(process)))
         worker = WorkerProcess(opened["url"], process)
         async with asyncio.TaskGroup() as group:
-            swallowing = group.create_task(_swallow(process))
+            swallowing = group.create_task(swallow(process))
             async with asyncio.timeout(30):
                 while not (await worker.health()).ready:  # noqa: ASYNC110 - another process is asked
                     await asyncio.sleep(0.02)
@@ -114,23 +114,25 @@ async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> 
             await process.wait()
             swallowing.cancel()
     finally:
-        await _ended(process)
+        await ended(process)
 
 
-async def _swallow(process: Process) -> None:
+async def swallow(process: Process) -> None:
     """Reads the log as a platform would, and forgets it."""
     if process.stdout is not None:
         while await process.stdout.read(65536):
             pass
 
 
-async def _python(*words: str, cwd: Path, **environment: str) -> Process:
+async def python(*words: str, cwd: Path, **environment: str) -> Process:
+    """Starts a Python whose output is read here."""
     return await asyncio.create_subprocess_exec(
         sys.executable, *words, cwd=cwd, env={**os.environ, **environment}, stdin=DEVNULL, stdout=PIPE
     )
 
 
-async def _first_line(process: Process) -> str:
+async def first_line(process: Process) -> str:
+    """By which a process tells its address."""
     line = await process.stdout.readline() if process.stdout is not None else b""
     if not line:
         raise RuntimeError(
@@ -139,7 +141,8 @@ async def _first_line(process: Process) -> str:
     return line.decode().strip()
 
 
-async def _ended(process: Process) -> None:
+async def ended(process: Process) -> None:
+    """Ends it, if it has not ended by itself."""
     if process.returncode is None:
         process.terminate()
         await process.wait()

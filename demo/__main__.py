@@ -1,8 +1,8 @@
 """`./dev demo`: the main job on real parts, from an INSERT to its outcome, told as it happens.
 
-A PostgreSQL, a local Supabase before it, a Stripe double and a `pulse worker` process are started; jobs are inserted as
-plain rows by the official client. `--once` ends after the story, with exit code 0 only if every outcome was the
-promised one; without it the stack stays up until Ctrl-C.
+A PostgreSQL, a local Supabase before it, a Stripe double, a local chain (where its program is installed) and a
+`pulse worker` process are started; jobs are inserted as plain rows by the official client. `--once` ends after the
+story, with exit code 0 only if every outcome was the promised one; without it the stack stays up until Ctrl-C.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 import asyncpg
 from supabase import acreate_client
 
+from demo.shop import local_chain, settings
 from demo.story import Story
 from demo.worker import worker_process
 from devstack.gateway import Gateway
@@ -37,6 +38,7 @@ async def play(*, once: bool) -> bool:
         applied = await migrate(server.dsn(), migrations())
         gateway = await stack.enter_async_context(Gateway(server.dsn(), port=api_port))
         stripe = await stack.enter_async_context(StripeDouble())
+        chain_url = stack.enter_context(local_chain())
         print(
             f"  {gateway.url} answers as Supabase does; {len(applied)} files of sql/ are applied to {server.dsn()}"
         )
@@ -46,11 +48,12 @@ async def play(*, once: bool) -> bool:
             "STRIPE_SECRET_KEY": stripe.api_key,
             "STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
             "STRIPE_API_BASE": stripe.url,
+            **settings(chain_url),
         }
         database = await acreate_client(gateway.url, LOCAL.service_role)
         owner = await asyncpg.connect(server.dsn())
         stack.push_async_callback(owner.close)
-        story = Story(database, owner, stripe, environment)
+        story = Story(database, owner, stripe, environment, chain_url)
         stopped = _interrupted()
         async with worker_process(environment, story.hear):
             kept = await story.play()

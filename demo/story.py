@@ -1,4 +1,4 @@
-"""The story that the demo plays: four jobs, each from its insert to its promised outcome."""
+"""The story that the demo plays: five parts, each from an insert to its promised outcome."""
 
 import asyncio
 import sys
@@ -12,9 +12,11 @@ from uuid import uuid4
 from supabase import AsyncClient
 
 from demo.clock import Connection, move_clock
+from demo.shop import CONFIRMATIONS, Shop
 from demo.worker import ROOT, Told
+from devstack.chain.anvil import Anvil
+from devstack.stripe.books import Event
 from devstack.stripe.double import StripeDouble
-from devstack.stripe.story import Event
 
 _PATIENCE_SECONDS = 30
 
@@ -23,12 +25,18 @@ class Story:
     """Plays once. What the worker tells comes in through `hear`; what the database holds is asked of it."""
 
     def __init__(
-        self, database: AsyncClient, owner: Connection, stripe: StripeDouble, environment: Mapping[str, str]
+        self,
+        database: AsyncClient,
+        owner: Connection,
+        stripe: StripeDouble,
+        environment: Mapping[str, str],
+        chain_url: str | None,
     ) -> None:
         self._database = database
         self._owner = owner
         self._stripe = stripe
         self._environment = environment
+        self._chain_url = chain_url
         self._began = time.time()
         self._ahead = timedelta()
         self._sent: dict[int, float] = {}
@@ -45,7 +53,11 @@ class Story:
         if job_id is not None:
             self._outcomes.setdefault(job_id, []).append(told)
             since = (told.at.timestamp() - self._sent.get(job_id, self._began)) * 1000
-            timing = f"{since:.0f} ms later" if job_id in self._sent else "inserted by the scheduler"
+            timing = (
+                f"{since:.0f} ms later"
+                if job_id in self._sent
+                else "inserted by the database or the scheduler"
+            )
             self._say(
                 f"  job {job_id:<3} attempt {told.facts['attempt']}  {_brief(told.message)}"
                 f"  ({timing}; handler {told.duration_ms:.0f} ms, woken by {told.facts['woken_by']})"
@@ -53,20 +65,21 @@ class Story:
         self._news.set()
 
     async def play(self) -> bool:
-        """All four parts in turn; answers whether each promise was kept."""
+        """All parts in turn; answers whether each promise was kept."""
         await self._until("the worker is ready and hears inserts", self._ready.is_set)
         self._say("A worker process is up and subscribed to the inserts of its queues.")
         await self._activate()
         failed_job_id = await self._fail()
         await self._replay(failed_job_id)
         await self._scheduled()
+        await self._pay_in_crypto()
         if self._broken:
             self._say("\nNOT as promised: " + "; ".join(self._broken))
             return False
-        self._say("\nAll four went as promised: nothing was lost, and nothing was done twice.")
+        self._say("\nAll went as promised: nothing was lost, and nothing was done twice.")
         return True
 
-    # -- the four parts --------------------------------------------------------------------------------------------
+    # -- the parts -------------------------------------------------------------------------------------------------
 
     async def _activate(self) -> None:
         self._say(
@@ -150,25 +163,56 @@ class Story:
                 f"   job {row['id']}, key {row['idempotency_key']}  →  {row['status']}, {row['result']}"
             )
 
+    async def _pay_in_crypto(self) -> None:
+        if self._chain_url is None:
+            self._say(
+                "\n5. A payment in crypto is skipped: there is no local chain. `.ci/counterparts` installs one."
+            )
+            return
+        self._say(
+            "\n5. Somebody pays in crypto. The worker looks at a chain, and counts no transaction too early."
+        )
+        async with Anvil.open(self._chain_url) as chain:
+            shop, user = await Shop.opened(chain, self._owner), str(uuid4())
+            request = await shop.request(self._database, user)
+            self._say(f"   asked for: {request['amount']} {request['symbol']} to {request['pay_to_address']}")
+            tx_hash = await shop.pay(request)
+            data: dict[str, object] = {"crypto_payment_id": request["id"], "tx_hash": tx_hash}
+            job = await self._insert_row("crypto_verification", data, f"paid by {tx_hash[:12]}…")
+            await self._until("it has looked", partial(self._has_run, job, 1))
+            self._promise("in its first block it buys nothing", await self._subscription_of(user) is None)
+            await chain.mine(CONFIRMATIONS - 1)
+            self._ahead += timedelta(seconds=15)
+            await move_clock(self._owner, self._ahead)
+            self._say(
+                f"   ({CONFIRMATIONS - 1} more blocks, the database's clock moves 15 s ahead, and an event comes)"
+            )
+            await self._insert(self._stripe.story(user_id=uuid4()).create()[0])
+            await self._until("it has looked again", partial(self._has_run, job, 2))
+        self._promise("the payment is confirmed", self._is_done(job))
+        self._promise("the subscription is active", await self._subscription_of(user) == "active")
+
     # -- means -----------------------------------------------------------------------------------------------------
 
     async def _insert(self, event: Event) -> int:
         """One signed delivery as a plain row, by the official client."""
         body, signature = self._stripe.signed(event)
-        sent = time.time()
         data = {
             "raw_body": body.decode(),
             "signature": signature,
             "received_at": datetime.now(UTC).isoformat(),
         }
+        return await self._insert_row("stripe_webhook", data, str(event["type"]))
+
+    async def _insert_row(self, type_: str, data: Mapping[str, object], what: str) -> int:
+        """A job as any program inserts it."""
+        sent = time.time()
         answer = (
-            await self._database.table("payment_jobs")
-            .insert({"type": "stripe_webhook", "data": data})
-            .execute()
+            await self._database.table("payment_jobs").insert({"type": type_, "data": dict(data)}).execute()
         )
         job = cast("int", cast("list[dict[str, object]]", answer.data)[0]["id"])
         self._sent[job] = sent
-        self._say(f"  job {job:<3} inserted   {event['type']}")
+        self._say(f"  job {job:<3} inserted   {what}")
         return job
 
     async def _subscription_of(self, user: str) -> object:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from httpx import AsyncClient as HttpClient
 from supabase import AsyncClientOptions, create_async_client
 
+from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
@@ -44,3 +45,10 @@ async def stripe(settings: Settings) -> AsyncIterator[StripeClient]:
     """Stripe, with our key."""
     async with StripeClient.open(settings) as client:
         yield client
+
+
+@resource(CRYPTO_ENDPOINTS)
+async def chains(settings: Settings) -> AsyncIterator[Chains]:
+    """The chains that crypto payments are looked for on; none, without endpoints."""
+    async with Chains.open(settings) as opened:
+        yield opened

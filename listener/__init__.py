@@ -1,7 +1,7 @@
 """The public face of the worker: what a handler file imports, and nothing else."""
 
 from listener.backoff import exponential
-from listener.errors import DeliveryRefused, Reject, RetryAfter
+from listener.errors import ConfigError, DeliveryRefused, Reject, RetryAfter
 from listener.jobs import Job, NewJob, Queue
 from listener.outcomes import Cancel, Snooze
 from listener.registry import Delivery, Payload, handler, webhook
@@ -9,6 +9,7 @@ from listener.resources import Setting, Settings, resource
 
 __all__ = [
     "Cancel",
+    "ConfigError",
     "Delivery",
     "DeliveryRefused",
     "Job",

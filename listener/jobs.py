@@ -22,6 +22,7 @@ QUEUE_OF: Mapping[str, Queue] = {
     "crypto_verification": Queue.PAYMENT,
     "subscription_renewal": Queue.PAYMENT,
     "payment_notification": Queue.PAYMENT,
+    "reconcile_stripe": Queue.PAYMENT,
     "execute_order": Queue.BROKER,
     "sync_positions": Queue.BROKER,
     "monitor_orders": Queue.BROKER,

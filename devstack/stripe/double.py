@@ -8,6 +8,7 @@ which event is delivered, when, how often and in which order.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -20,14 +21,14 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from devstack.stripe.story import API_VERSION, Books, Clock, Event, Json, Story, TellsUser, new_id
+from devstack.stripe.answers import Refused, answer, expanded
+from devstack.stripe.books import API_VERSION, Books, Clock, Event, Json, new_id
+from devstack.stripe.story import Story, TellsUser
 
 API_KEY: Final = "sk_test_devstack"
 WEBHOOK_SECRET: Final = "whsec_devstack"
 VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(\.\w+)?")
 ERROR_CODES: Final = {402: "card_declined", 429: "rate_limit"}
-MISSING: Final = "resource_missing"
-EXPANDABLE: Final = {"customer": "customers", "subscription": "subscriptions", "latest_invoice": "invoices"}
 DROPPED: Final = 0
 """As a status for `fail_next`: no answer, the connection breaks."""
 
@@ -51,14 +52,7 @@ class _Fault:
     status: int
     times: int
     headers: Mapping[str, str]
-
-
-class _Refused(Exception):
-    def __init__(
-        self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.code = status, kind, code
+    after: int
 
 
 class StripeDouble:
@@ -80,6 +74,7 @@ class StripeDouble:
         self.requests: list[Request] = []
         self._host, self._port, self._clock = host, port, clock
         self._faults: list[_Fault] = []
+        self._slow: dict[str, float] = {}
         self._answers: dict[str, tuple[_Asked, bytes]] = {}
         self._runner: web.AppRunner | None = None
 
@@ -134,16 +129,37 @@ class StripeDouble:
         return body, f"t={moment},v1={digest}"
 
     def fail_next(
-        self, path: str, status: int, times: int = 1, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        status: int,
+        times: int = 1,
+        *,
+        headers: Mapping[str, str] | None = None,
+        after: int = 0,
     ) -> None:
-        """The next `times` requests whose path begins so are answered with this status (`DROPPED`: with none)."""
-        self._faults.append(_Fault(path, status, times, headers or {}))
+        """The next `times` requests whose path begins so are answered with this status (`DROPPED`: with none).
+
+        `after` so many that are answered as ever.
+        """
+        self._faults.append(_Fault(path, status, times, headers or {}, after))
+
+    def slow(self, path: str, seconds: float) -> None:
+        """From now on, requests whose path begins so wait so long for their answer."""
+        self._slow[path] = seconds
+
+    def heal(self) -> None:
+        """No failure is ordered any more, and nothing is slow."""
+        self._faults.clear()
+        self._slow.clear()
 
     # -- the API --
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         self.requests.append(Request(request.method, request.path, key))
+        for path, seconds in self._slow.items():
+            if request.path.startswith(path):
+                await asyncio.sleep(seconds)
         if (fault := self._next_fault(request.path)) is not None:
             return _broken(request) if fault.status == DROPPED else _failed(fault)
         try:
@@ -151,87 +167,43 @@ class StripeDouble:
             form = {name: str(value) for name, value in (await request.post()).items()}
             asked: _Asked = (request.method, request.path, tuple(sorted(form.items())))
             if key is None:
-                return _answered(self._serve(request, form))
+                return _answered(self._served(request, form))
             if key not in self._answers:
-                self._answers[key] = asked, json.dumps(self._serve(request, form)).encode()
+                self._answers[key] = asked, json.dumps(self._served(request, form)).encode()
                 return _answered(self._answers[key][1])
             first, answer = self._answers[key]
             if first != asked:
-                raise _Refused(
+                raise Refused(
                     400, "Keys for idempotent requests fit one set of parameters only.", "idempotency_error"
                 )
             return _answered(answer, {"Idempotent-Replayed": "true"})
-        except _Refused as refused:
+        except Refused as refused:
             return _error(refused.status, refused.kind, str(refused), refused.code)
 
     def _next_fault(self, path: str) -> _Fault | None:
         for fault in self._faults:
             if fault.times > 0 and path.startswith(fault.path):
-                fault.times -= 1
-                return fault
+                fault.after -= 1
+                if fault.after < 0:
+                    fault.times -= 1
+                    return fault
         return None
 
     def _check(self, request: web.Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            raise _Refused(401, "Invalid API key provided.")
+            raise Refused(401, "Invalid API key provided.")
         version = request.headers.get("Stripe-Version", API_VERSION)
         if not VERSION.fullmatch(version):
-            raise _Refused(400, f"Invalid Stripe API version: {version}")
+            raise Refused(400, f"Invalid Stripe API version: {version}")
 
-    def _serve(self, request: web.Request, form: Mapping[str, str]) -> Json:
-        books = self.books
-        match request.method, request.path.strip("/").split("/"):
-            case "GET", ["v1", "customers", one]:
-                found = _there(books.customers, one)
-            case "GET", ["v1", "subscriptions", one]:
-                found = _there(books.subscriptions, one)
-            case "GET", ["v1", "invoices", one]:
-                found = _there(books.invoices, one)
-            case "GET", ["v1", "checkout", "sessions", one]:
-                found = _there(books.sessions, one)
-            case "POST", ["v1", "customers"]:
-                found = books.new_customer(int(self._clock()), _metadata(form), form.get("email"))
-            case "POST", ["v1", "customers", one]:
-                found = _there(books.customers, one)
-                found["metadata"] |= _metadata(form)
-            case "DELETE", ["v1", "customers", one]:
-                _there(books.customers, one)
-                found = books.customers[one] = {"id": one, "object": "customer", "deleted": True}
-            case "POST", ["v1", "subscriptions", one]:
-                found = _there(books.subscriptions, one)
-                found["metadata"] |= _metadata(form)
-                if "cancel_at_period_end" in form:
-                    found["cancel_at_period_end"] = form["cancel_at_period_end"] == "true"
-            case "DELETE", ["v1", "subscriptions", one]:
-                found, now = _there(books.subscriptions, one), int(self._clock())
-                found |= {"status": "canceled", "canceled_at": now, "ended_at": now}
-            case _:
-                raise _Refused(404, f"Unrecognized request URL ({request.method}: {request.path}).")
-        return self._expanded(books.rendered(found), request.query.getall("expand[]", _indexed(request)))
-
-    def _expanded(self, shown: Json, wanted: list[str]) -> Json:
-        for name in wanted:
-            if name not in EXPANDABLE or name not in shown:
-                raise _Refused(400, f"This property cannot be expanded ({name}).")
-            shelf: dict[str, Json] = getattr(self.books, EXPANDABLE[name])
-            if shown[name] is not None:
-                shown[name] = self.books.rendered(_there(shelf, shown[name]))
-        return shown
+    def _served(self, request: web.Request, form: Mapping[str, str]) -> Json:
+        words = {**request.query, **form}
+        found = answer(self.books, request.method, request.path, words, int(self._clock()))
+        return expanded(self.books, found, _expand(request))
 
 
-def _there(shelf: Mapping[str, Json], wanted: str) -> Json:
-    if wanted not in shelf:
-        raise _Refused(404, f"No such object: '{wanted}'", code=MISSING)
-    return shelf[wanted]
-
-
-def _metadata(form: Mapping[str, str]) -> dict[str, str]:
-    pairs = ((re.fullmatch(r"metadata\[(.+)\]", name), value) for name, value in form.items())
-    return {match[1]: value for match, value in pairs if match}
-
-
-def _indexed(request: web.Request) -> list[str]:
-    return [value for name, value in request.query.items() if re.fullmatch(r"expand\[\d+\]", name)]
+def _expand(request: web.Request) -> list[str]:
+    return [value for name, value in request.query.items() if re.fullmatch(r"expand\[\d*\]", name)]
 
 
 def _answered(answer: Json | bytes, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -1,107 +1,18 @@
 """What happens to a subscriber at Stripe, step by step: the objects as they become, and the events that tell of it.
 
-The objects have the shape of the current API version. `as_before_2025` renders one as older versions did, which is
-what a webhook endpoint that was made years ago still receives.
+The objects have the shape of the current API version (`books.py` renders older ones). `chapters.py` goes on with what
+happens more rarely: refunds, disputes, trials, the till without a subscription.
 """
 
 from __future__ import annotations
 
-import copy
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-Json = dict[str, Any]
-"""A JSON object as Stripe would send it."""
+from devstack.stripe.books import Books, Event, Interval, Json, after, new_id
 
-Event = Json
-Interval = Literal["month", "year"]
 TellsUser = Literal["checkout", "subscription", "customer", "nobody"]
 """Which object says whose subscription it is."""
-
-API_VERSION: Final = "2026-10-28.endive"
-
-
-def new_id(prefix: str) -> str:
-    """An id as Stripe makes them: a prefix that tells the kind, then letters and digits."""
-    return f"{prefix}_1{secrets.token_hex(11)}"
-
-
-def after(interval: Interval, start: int) -> int:
-    """The end of a period that begins at `start` (both in epoch seconds); the 31st is cut to the month's last day."""
-    begins = datetime.fromtimestamp(start, UTC)
-    months = begins.month - 1 + (12 if interval == "year" else 1)
-    for day in (begins.day, 30, 29, 28):
-        try:
-            ends = begins.replace(year=begins.year + months // 12, month=months % 12 + 1, day=day)
-        except ValueError:
-            continue
-        return int(ends.timestamp())
-    raise AssertionError("every month has a 28th")
-
-
-def as_before_2025(shown: Json) -> Json:
-    """The same object as older API versions render it: the period on the subscription, and no `parent` on invoices."""
-    old = copy.deepcopy(shown)
-    if old["object"] == "subscription":
-        for item in old["items"]["data"]:
-            for name in ("current_period_start", "current_period_end"):
-                old[name] = max(old.get(name, 0), item.pop(name))
-    if old["object"] == "invoice":
-        old["subscription"] = old.pop("parent")["subscription_details"]["subscription"]
-    return old
-
-
-@dataclass(slots=True)
-class Books:
-    """Everything that Stripe remembers, by id. The stories write here, the API reads and writes here."""
-
-    customers: dict[str, Json] = field(default_factory=dict[str, Json])
-    subscriptions: dict[str, Json] = field(default_factory=dict[str, Json])
-    invoices: dict[str, Json] = field(default_factory=dict[str, Json])
-    sessions: dict[str, Json] = field(default_factory=dict[str, Json])
-    livemode: bool = False
-    old_shapes: bool = False
-    """Whether objects are rendered as they were before 2025."""
-
-    def rendered(self, one: Json) -> Json:
-        """A copy for the outside, in the shape that was chosen."""
-        return as_before_2025(one) if self.old_shapes else copy.deepcopy(one)
-
-    def event(self, kind: str, about: Json, now: int, previous: Json | None = None) -> Event:
-        """An event with a snapshot of its object, taken now."""
-        data: Json = {"object": self.rendered(about)}
-        if previous is not None:
-            data["previous_attributes"] = previous
-        return {
-            "id": new_id("evt"),
-            "object": "event",
-            "api_version": "2024-06-20" if self.old_shapes else API_VERSION,
-            "created": now,
-            "livemode": self.livemode,
-            "pending_webhooks": 1,
-            "request": {"id": new_id("req"), "idempotency_key": None},
-            "type": kind,
-            "data": data,
-        }
-
-    def new_customer(self, now: int, metadata: Json, email: str | None = None) -> Json:
-        """A customer, who has nothing yet."""
-        customer: Json = {
-            "id": new_id("cus"),
-            "object": "customer",
-            "created": now,
-            "currency": None,
-            "delinquent": False,
-            "email": email,
-            "invoice_prefix": secrets.token_hex(4).upper(),
-            "livemode": self.livemode,
-            "metadata": metadata,
-        }
-        self.customers[customer["id"]] = customer
-        return customer
 
 
 @dataclass(slots=True)
@@ -125,6 +36,8 @@ class Story:
     subscription: Json = field(default_factory=dict[str, Any])
     invoice: Json = field(default_factory=dict[str, Any])
     """The latest."""
+    charge: Json = field(default_factory=dict[str, Any])
+    """The latest."""
     session: Json = field(default_factory=dict[str, Any])
 
     def create(self) -> list[Event]:
@@ -136,10 +49,10 @@ class Story:
         self.session = self._new_session()
         self.books.sessions[self.session["id"]] = self.session
         return [
-            self._told("customer.created", self.customer),
-            self._told("invoice.created", self.invoice),
-            self._told("invoice.finalized", self.invoice),
-            self._told("customer.subscription.created", self.subscription),
+            self.told("customer.created", self.customer),
+            self.told("invoice.created", self.invoice),
+            self.told("invoice.finalized", self.invoice),
+            self.told("customer.subscription.created", self.subscription),
         ]
 
     def activate(self) -> list[Event]:
@@ -147,15 +60,15 @@ class Story:
         self.now += 3
         paid = self._pay()
         self.session |= {"status": "complete", "payment_status": "paid"}
-        return [*paid, self._told("checkout.session.completed", self.session)]
+        return [*paid, self.told("checkout.session.completed", self.session)]
 
     def renew(self) -> list[Event]:
         """A period passes, and the next one is paid."""
-        return [*self._next_period(), *self._pay()]
+        return [*self.next_period(), *self._pay()]
 
     def fail(self) -> list[Event]:
         """A period passes, and the card is declined."""
-        told = self._next_period()
+        told = self.next_period()
         self.invoice |= {
             "attempted": True,
             "attempt_count": self.invoice["attempt_count"] + 1,
@@ -163,8 +76,8 @@ class Story:
         }
         return [
             *told,
-            self._told("invoice.payment_failed", self.invoice),
-            self._becomes("past_due"),
+            self.told("invoice.payment_failed", self.invoice),
+            self.becomes("past_due"),
         ]
 
     def recover(self) -> list[Event]:
@@ -176,7 +89,7 @@ class Story:
         """The subscription ends now."""
         self.now += 60
         self.subscription |= {"status": "canceled", "canceled_at": self.now, "ended_at": self.now}
-        return [self._told("customer.subscription.deleted", self.subscription)]
+        return [self.told("customer.subscription.deleted", self.subscription)]
 
     def begin(self) -> list[Event]:
         """Create and activate."""
@@ -189,13 +102,15 @@ class Story:
     def _metadata(self, where: TellsUser) -> Json:
         return {"user_id": self.user_id} if self.tells_user == where else {}
 
-    def _told(self, kind: str, about: Json, previous: Json | None = None) -> Event:
+    def told(self, kind: str, about: Json, previous: Json | None = None) -> Event:
+        """An event about the object as it is now."""
         return self.books.event(kind, about, self.now, previous)
 
-    def _becomes(self, status: str) -> Event:
+    def becomes(self, status: str) -> Event:
+        """The subscription changes its status."""
         previous = {"status": self.subscription["status"]}
         self.subscription["status"] = status
-        return self._told("customer.subscription.updated", self.subscription, previous)
+        return self.told("customer.subscription.updated", self.subscription, previous)
 
     def _pay(self) -> list[Event]:
         self.invoice |= {
@@ -207,22 +122,24 @@ class Story:
             "amount_remaining": 0,
         }
         self.invoice["status_transitions"]["paid_at"] = self.now
+        self.charge = self.books.new_charge(self.now, self.books.intent_of(self.invoice))
         return [
-            self._told("invoice.paid", self.invoice),
-            self._told("invoice.payment_succeeded", self.invoice),
-            self._becomes("active"),
+            self.told("invoice.paid", self.invoice),
+            self.told("invoice.payment_succeeded", self.invoice),
+            self.becomes("active"),
         ]
 
-    def _next_period(self) -> list[Event]:
+    def next_period(self) -> list[Event]:
+        """A period passes, and an invoice for the next one is open."""
         item = self.subscription["items"]["data"][0]
         previous = {"current_period_end": item["current_period_end"]}
         self.now = item["current_period_end"]
         item |= {"current_period_start": self.now, "current_period_end": after(self.interval, self.now)}
         self.invoice = self._new_invoice("subscription_cycle")
         return [
-            self._told("customer.subscription.updated", self.subscription, {"items": {"data": [previous]}}),
-            self._told("invoice.created", self.invoice),
-            self._told("invoice.finalized", self.invoice),
+            self.told("customer.subscription.updated", self.subscription, {"items": {"data": [previous]}}),
+            self.told("invoice.created", self.invoice),
+            self.told("invoice.finalized", self.invoice),
         ]
 
     def _new_subscription(self) -> Json:
@@ -288,6 +205,8 @@ class Story:
             "customer": self.customer["id"],
             "livemode": self.books.livemode,
             "metadata": {},
+            "hosted_invoice_url": f"https://invoice.example.com/{new_id('i')}",
+            "last_finalization_error": None,
             "next_payment_attempt": None,
             "parent": {
                 "type": "subscription_details",
@@ -309,6 +228,8 @@ class Story:
         }
         self.books.invoices[invoice["id"]] = invoice
         self.subscription["latest_invoice"] = invoice["id"]
+        intent = self.books.new_intent(self.now, self.amount, self.currency, self.customer["id"])
+        self.books.pays_for(invoice, intent, self.now)
         return invoice
 
     def _new_session(self) -> Json:
@@ -324,11 +245,8 @@ class Story:
             "livemode": self.books.livemode,
             "metadata": {},
             "mode": "subscription",
+            "payment_intent": None,
             "payment_status": "unpaid",
             "status": "open",
             "subscription": self.subscription["id"],
         }
-
-
-Clock = Callable[[], float]
-"""Epoch seconds."""

@@ -1,18 +1,31 @@
 """Stripe as handlers see it: looks objects up, in our types, with time-outs and errors that say what to do.
 
-The library is imported when the client is opened: a process that serves no payments does not pay for it.
+There is nothing but reading here: no call of ours can take money twice, or give it back twice. The library is imported
+when the client is opened: a process that serves no payments does not pay for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from handlers.clients.stripe_objects import CheckoutSession, Invoice, StripeObject, Subscription
+from handlers.clients.stripe_errors import Missing, explained
+from handlers.clients.stripe_objects import (
+    Charge,
+    CheckoutSession,
+    Customer,
+    Dispute,
+    Invoice,
+    InvoicePayment,
+    PaymentIntent,
+    Refund,
+    StripeObject,
+    Subscription,
+)
 from handlers.clients.stripe_signature import secrets_in
-from listener import Reject, RetryAfter, Setting, Settings
+from listener import Setting, Settings
 
 if TYPE_CHECKING:
     import stripe
@@ -33,15 +46,25 @@ STRIPE_API_BASE = Setting(
 TIMEOUT_SECONDS: Final = 10.0
 NETWORK_RETRIES: Final = 2
 """Tries after the first within one call, for a broken connection, a time-out, a 5xx or a 409."""
+PAGE: Final = 100
+"""The most that Stripe lists at once."""
 
 Found = TypeVar("Found", bound=StripeObject)
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list. `after` is where the next part begins, or None at the end."""
+
+    items: list[Json]
+    after: str | None
 
 
 class StripeClient:
     """Looks up Stripe's objects; None means that Stripe has no such object. Opened once per process by `open`.
 
-    Raises Reject when our key or our question is wrong, RetryAfter when Stripe names a time to come back, and Stripe's
-    own error for what may pass by itself: those are retried by the table.
+    Raises Reject when our key or our question is wrong, and StripeAway for what passes by itself.
     """
 
     def __init__(self, client: stripe.StripeClient, *, livemode: bool, webhook_secrets: list[str]) -> None:
@@ -72,6 +95,8 @@ class StripeClient:
         finally:
             await http.close_async()  # type: ignore[no-untyped-call]  # the library leaves it without types
 
+    # -- one object --
+
     async def subscription(self, object_id: str) -> Subscription | None:
         """A subscription, with its customer's metadata."""
         return await _look(
@@ -91,37 +116,113 @@ class StripeClient:
             self._client.v1.checkout.sessions.retrieve_async(object_id, {"expand": ["customer"]}),
         )
 
+    async def customer(self, object_id: str) -> Customer | None:
+        """A customer; one that was deleted says so."""
+        return await _look(Customer, self._client.v1.customers.retrieve_async(object_id))
+
+    async def payment_intent(self, object_id: str) -> PaymentIntent | None:
+        """The way of a payment, with the charge that it came to."""
+        return await _look(
+            PaymentIntent,
+            self._client.v1.payment_intents.retrieve_async(object_id, {"expand": ["latest_charge"]}),
+        )
+
+    async def charge(self, object_id: str) -> Charge | None:
+        """A charge."""
+        return await _look(Charge, self._client.v1.charges.retrieve_async(object_id))
+
+    async def refund(self, object_id: str) -> Refund | None:
+        """A refund."""
+        return await _look(Refund, self._client.v1.refunds.retrieve_async(object_id))
+
+    async def dispute(self, object_id: str) -> Dispute | None:
+        """A dispute."""
+        return await _look(Dispute, self._client.v1.disputes.retrieve_async(object_id))
+
+    async def upcoming_of(self, event_id: str) -> str | None:
+        """The subscription of the invoice to come that a thin event tells of."""
+        with explained("an event"):
+            event = cast("Json", (await self._client.v2.core.events.retrieve_async(event_id)).to_dict())
+        return cast("dict[str, str | None]", event.get("data") or {}).get("subscription")
+
+    # -- what belongs to what --
+
+    async def payments_of(self, invoice_id: str) -> list[InvoicePayment]:
+        """By which payments an invoice was paid, or is to be, with how far each has come."""
+        return await _all(
+            InvoicePayment,
+            self._client.v1.invoice_payments.list_async(
+                {"invoice": invoice_id, "limit": PAGE, "expand": ["data.payment.payment_intent"]}
+            ),
+        )
+
+    async def invoice_paid_by(self, intent_id: str) -> str | None:
+        """The invoice that a payment was for."""
+        found = await _all(
+            InvoicePayment,
+            self._client.v1.invoice_payments.list_async(
+                {"payment": {"type": "payment_intent", "payment_intent": intent_id}}
+            ),
+        )
+        return next((one.invoice for one in found), None)
+
+    async def checkout_paid_by(self, intent_id: str) -> str | None:
+        """The checkout session that a payment was for."""
+        found = await _all(
+            CheckoutSession, self._client.v1.checkout.sessions.list_async({"payment_intent": intent_id})
+        )
+        return next((one.id for one in found), None)
+
+    async def charges_of(self, intent_id: str) -> list[Charge]:
+        """The charges that one payment made."""
+        return await _all(
+            Charge, self._client.v1.charges.list_async({"payment_intent": intent_id, "limit": PAGE})
+        )
+
+    async def disputes_of(self, charge_id: str) -> list[Dispute]:
+        """The disputes about one charge."""
+        return await _all(Dispute, self._client.v1.disputes.list_async({"charge": charge_id, "limit": PAGE}))
+
+    # -- everything, page by page --
+
+    async def events(self, since: int, after: str | None) -> Page:
+        """Events of the last thirty days at most, the newest first. `since` is in epoch seconds."""
+        wanted: stripe.params.EventListParams = {"limit": PAGE, "created": {"gte": since}}
+        if after is not None:
+            wanted["starting_after"] = after
+        return await _page(self._client.v1.events.list_async(wanted))
+
+    async def subscriptions(self, after: str | None) -> Page:
+        """Subscriptions of every status, the newest first, with their customers' metadata."""
+        wanted: stripe.params.SubscriptionListParams = {
+            "limit": PAGE,
+            "status": "all",
+            "expand": ["data.customer"],
+        }
+        if after is not None:
+            wanted["starting_after"] = after
+        return await _page(self._client.v1.subscriptions.list_async(wanted))
+
 
 async def _look(kind: type[Found], request: Awaitable[stripe.StripeObject]) -> Found | None:
-    import stripe
-
     try:
-        with _explained():
+        with explained(f"a {kind.__name__}"):
             found = await request
-    except stripe.InvalidRequestError as error:
-        if (
-            error.code == "resource_missing"
-        ):  # not any 404: a wrong address would look like objects that are gone
-            return None
-        raise Reject(
-            f"Stripe did not understand our request for a {kind.__name__} (HTTP {error.http_status}, "
-            f"{error.code or 'no code'}, {error.request_id or 'no request id'})."
-        ) from None
+    except Missing:
+        return None
     return kind.model_validate(found.to_dict())
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turns errors that no retry, or only a later one, can mend into our words."""
-    import stripe
-
+async def _all(kind: type[Found], request: Awaitable[stripe.StripeObject]) -> list[Found]:
     try:
-        yield
-    except (stripe.AuthenticationError, stripe.PermissionError) as error:
-        raise Reject(
-            f"Stripe refused our key (HTTP {error.http_status}): check STRIPE_SECRET_KEY, then replay this job."
-        ) from None
-    except stripe.RateLimitError as error:
-        if (seconds := (error.headers or {}).get("retry-after", "")).isdigit():
-            raise RetryAfter(timedelta(seconds=int(seconds)), "Stripe is limiting our rate.") from None
-        raise
+        page = await _page(request)
+    except Missing:
+        return []
+    return [kind.model_validate(one) for one in page.items]
+
+
+async def _page(request: Awaitable[stripe.StripeObject]) -> Page:
+    with explained("a list"):
+        found = (await request).to_dict()
+    items = cast("list[Json]", found["data"])
+    return Page(items, str(items[-1]["id"]) if items and found["has_more"] else None)

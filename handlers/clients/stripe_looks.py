@@ -7,107 +7,157 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_objects import Customer, Invoice, Subscription, money
+from handlers.clients.stripe_events import StripeEvent
+from handlers.clients.stripe_objects import Subscription, UpcomingInvoice, money
+from handlers.clients.stripe_rows import (
+    Row,
+    checkout_row,
+    customer_row,
+    invoice_row,
+    operators_notice,
+    payer_notice,
+    subscription_row,
+)
 
-GONE = "Stripe has no such object (any more)."
-NOT_OURS = "This checkout was for no subscription, and names no user."
+Seen = Row
+"""What `write_stripe_look` in `sql/` takes: {customer, subscription?, payment?, money_back?, notices?, note?}."""
 
-Seen = dict[str, object]
-"""What `apply_stripe_event` in `sql/` takes: customer, subscription, payment, by the names of the tables' columns."""
+GONE: Seen = {"note": "Stripe has no such object (any more)."}
+NOT_OURS: Seen = {"note": "This checkout was for no subscription, and names no user."}
+NOT_PAID: Seen = {"note": "Nobody paid at this checkout."}
+FOR_NOTHING: Seen = {"note": "This invoice is for no subscription."}
+LIVE = ("active", "trialing")
 
-WhyNothing = str
-"""Why a look leads to nothing: the note of an event that is skipped."""
+Look = Callable[[StripeClient, StripeEvent], Awaitable[Seen]]
 
 
-async def _look_at_subscription(
-    stripe: StripeClient, object_id: str, told: UUID | None = None
-) -> Seen | WhyNothing:
-    """`told` is the user that another object names; what the subscription itself says goes first."""
-    subscription = await stripe.subscription(object_id)
+async def look_at_subscription(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """Its status, period, price and owner."""
+    return await see_subscription(stripe, event.object_id)
+
+
+async def look_at_trial_end(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """The same, and a notice once for each end of a trial that was announced."""
+    subscription = await stripe.subscription(event.object_id)
     if subscription is None:
         return GONE
+    key = f"{subscription.id}:{subscription.trial_end}"
+    amount, currency = subscription.cost or (None, None)
+    due: Row = {"amount": amount, "currency": currency}
+    notice = payer_notice("trial_ending", key, due, only_while=["trialing"])
+    return subscription_seen(subscription) | {"notices": [notice]}
+
+
+async def look_at_invoice(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """The payment, and the subscription that it is for."""
+    return await see_invoice(stripe, event.object_id)
+
+
+async def look_at_invoice_to_confirm(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """The same, where the event knows that the payer was asked to confirm."""
+    return await see_invoice(stripe, event.object_id, asked=True)
+
+
+async def look_at_troubled_invoice(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """The same, and a person has to look: it could not be finalized, or was given up."""
+    seen = await see_invoice(stripe, event.object_id)
+    kind = event.type.replace("invoice.", "invoice_")
+    return seen | {"notices": [operators_notice(kind, event.object_id, {"invoice": event.object_id})]}
+
+
+async def look_at_upcoming_invoice(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """It has no id. What will be charged when is told as the event says, if the subscription still goes on."""
+    bill = UpcomingInvoice.model_validate(event.data.object.model_extra or {})
+    subscription_id = bill.subscription or await stripe.upcoming_of(event.id)
+    if subscription_id is None:
+        return FOR_NOTHING
+    subscription = await stripe.subscription(subscription_id)
+    if subscription is None:
+        return GONE
+    amount = None if bill.amount_due is None else str(money(bill.amount_due, bill.currency))
+    notice = payer_notice(
+        "renewal_upcoming",
+        f"{subscription.id}:{subscription.period_end}",
+        {"amount": amount, "currency": bill.currency or None},
+        only_while=[] if subscription.cancel_at_period_end else LIVE,
+    )
+    return subscription_seen(subscription) | {"notices": [notice]}
+
+
+async def look_at_checkout(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """Whose customer it is; then the subscription, the invoice or the payment that it led to."""
+    return await see_checkout(stripe, event.object_id)
+
+
+async def look_at_customer(stripe: StripeClient, event: StripeEvent) -> Seen:
+    """Whose it is, the e-mail address, and whether it was deleted."""
+    customer = await stripe.customer(event.object_id)
+    if customer is None:
+        return GONE
+    return {"customer": customer_row(customer, None) | {"email": customer.email, "deleted": customer.deleted}}
+
+
+async def see_subscription(stripe: StripeClient, subscription_id: str, told: UUID | None = None) -> Seen:
+    """`told` is the user that another object names; what the subscription itself says goes first."""
+    subscription = await stripe.subscription(subscription_id)
+    return GONE if subscription is None else subscription_seen(subscription, told)
+
+
+def subscription_seen(subscription: Subscription, told: UUID | None = None) -> Seen:
+    """What is kept of a subscription that was looked up."""
     return {
-        "customer": _customer(subscription.customer, subscription.metadata.user_id or told),
-        "subscription": _subscription_row(subscription),
+        "customer": customer_row(subscription.customer, subscription.metadata.user_id or told),
+        "subscription": subscription_row(subscription),
     }
 
 
-async def _look_at_invoice(stripe: StripeClient, object_id: str) -> Seen | WhyNothing:
-    invoice = await stripe.invoice(object_id)
+async def see_invoice(
+    stripe: StripeClient, invoice_id: str, told: UUID | None = None, *, asked: bool = False
+) -> Seen:
+    """`asked`: an event said that the payer has to confirm, which holds as long as the invoice is open."""
+    invoice = await stripe.invoice(invoice_id)
     if invoice is None:
         return GONE
-    told, payment = invoice.metadata.user_id, _payment_row(invoice)
+    told = invoice.metadata.user_id or told
+    if invoice.status != "open":
+        asked = False
+    elif invoice.attempted and not asked:
+        asked = await _must_confirm(stripe, invoice.id, invoice.old_payment_intent)
+    payment: Seen = {"payment": invoice_row(invoice, asked=asked)}
     if invoice.subscription is not None:
-        seen = await _look_at_subscription(stripe, invoice.subscription, told)
-        if not isinstance(seen, str):
-            return seen | {"payment": payment}
-    return {"customer": _customer(invoice.customer, told), "payment": payment}
+        seen = await see_subscription(stripe, invoice.subscription, told)
+        if seen is not GONE:
+            return seen | payment
+    return {"customer": customer_row(invoice.customer, told)} | payment
 
 
-async def _look_at_checkout(stripe: StripeClient, object_id: str) -> Seen | WhyNothing:
-    session = await stripe.checkout_session(object_id)
+async def _must_confirm(stripe: StripeClient, invoice_id: str, intent_id: str | None) -> bool:
+    """`intent_id` is what older versions have on the invoice itself."""
+    if intent_id is not None:
+        intents = [await stripe.payment_intent(intent_id)]
+    else:
+        intents = [one.payment.payment_intent for one in await stripe.payments_of(invoice_id)]
+    return any(intent is not None and intent.status == "requires_action" for intent in intents)
+
+
+async def see_checkout(stripe: StripeClient, session_id: str) -> Seen:
+    """A session that opened an invoice, or will when it is paid, is recorded as that invoice, and never twice."""
+    session = await stripe.checkout_session(session_id)
     if session is None:
         return GONE
     if session.subscription is not None:
-        return await _look_at_subscription(stripe, session.subscription, session.user_id)
-    if session.customer is None or session.user_id is None:
+        return await see_subscription(stripe, session.subscription, session.user_id)
+    if session.invoice is not None:
+        return await see_invoice(stripe, session.invoice, session.user_id)
+    if session.status == "expired":
+        return NOT_PAID
+    if session.customer is None and session.user_id is None:
         return NOT_OURS
-    return {"customer": _customer(session.customer, session.user_id)}
-
-
-Look = Callable[[StripeClient, str], Awaitable[Seen | WhyNothing]]
-LOOKS: dict[str, Look] = {
-    "checkout.session.completed": _look_at_checkout,
-    "checkout.session.async_payment_succeeded": _look_at_checkout,
-    "checkout.session.async_payment_failed": _look_at_checkout,
-    "customer.subscription.created": _look_at_subscription,
-    "customer.subscription.updated": _look_at_subscription,
-    "customer.subscription.deleted": _look_at_subscription,
-    "customer.subscription.paused": _look_at_subscription,
-    "customer.subscription.resumed": _look_at_subscription,
-    "customer.subscription.pending_update_applied": _look_at_subscription,
-    "customer.subscription.pending_update_expired": _look_at_subscription,
-    "invoice.paid": _look_at_invoice,
-    "invoice.payment_succeeded": _look_at_invoice,
-    "invoice.payment_failed": _look_at_invoice,
-}
-"""The events that create, activate, renew, fail and cancel a subscription. All others are noted as ignored."""
-
-
-def _customer(customer: Customer | None, user_id: UUID | None) -> dict[str, object]:
-    return {
-        "id": customer and customer.id,
-        "user_id": user_id,
-        "fallback_user_id": customer and customer.metadata.user_id,
-    }
-
-
-def _subscription_row(subscription: Subscription) -> dict[str, object]:
-    return {
-        "stripe_subscription_id": subscription.id,
-        "stripe_customer_id": subscription.customer.id,
-        "stripe_price_id": subscription.price_id,
-        "status": subscription.status,
-        "started_at": subscription.created,
-        "current_period_start": subscription.period_start,
-        "current_period_end": subscription.period_end,
-        "trial_ends_at": subscription.trial_end,
-        "cancel_at_period_end": subscription.cancel_at_period_end,
-        "canceled_at": subscription.canceled_at,
-        "ended_at": subscription.ended_at,
-    }
-
-
-def _payment_row(invoice: Invoice) -> dict[str, object]:
-    paid = invoice.status == "paid"
-    failed = not paid and (invoice.attempted or invoice.status in ("uncollectible", "void"))
-    return {
-        "stripe_invoice_id": invoice.id,
-        "stripe_subscription_id": invoice.subscription,
-        "status": "succeeded" if paid else "failed" if failed else "pending",
-        "amount": money(invoice.amount_paid if paid else invoice.amount_due, invoice.currency),
-        "currency": invoice.currency,
-        "attempt_count": invoice.attempt_count,
-        "next_attempt_at": invoice.next_payment_attempt,
-        "paid_at": invoice.status_transitions.paid_at,
-    }
+    seen: Seen = {"customer": customer_row(session.customer, session.user_id)}
+    if session.mode == "payment" and session.status == "complete" and session.amount_total:
+        intent = await stripe.payment_intent(session.payment_intent.id) if session.payment_intent else None
+        payment = checkout_row(session, intent)
+        has_invoice = session.invoice_creation is not None and session.invoice_creation.enabled
+        if payment["status"] == "failed" or not has_invoice:
+            return seen | {"payment": payment}
+    return seen if session.user_id else NOT_OURS

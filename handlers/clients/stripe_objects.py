@@ -33,6 +33,10 @@ def _expanded(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
 
 
+def _if_expanded(value: object) -> object:
+    return None if isinstance(value, str) else value
+
+
 Reference = Annotated[str, BeforeValidator(_unexpanded)]
 
 
@@ -67,6 +71,8 @@ class Customer(StripeObject):
 
     id: str
     metadata: _Metadata = Metadata()
+    email: str | None = None
+    deleted: bool = False
 
 
 _Customer = Annotated[Customer, BeforeValidator(_expanded)]
@@ -74,10 +80,13 @@ _Customer = Annotated[Customer, BeforeValidator(_expanded)]
 
 class _Price(StripeObject):
     id: str
+    unit_amount: int | None = None
+    currency: str = ""
 
 
 class _Item(StripeObject):
     price: _Price | None = Field(default=None, validation_alias=AliasChoices("price", "plan"))
+    quantity: int | None = None
     current_period_start: datetime | None = None
     current_period_end: datetime | None = None
 
@@ -119,9 +128,25 @@ class Subscription(StripeObject):
         """The price of its first item: we sell one thing per subscription."""
         return next((item.price.id for item in self.items.data if item.price), None)
 
+    @property
+    def cost(self) -> tuple[Decimal, str] | None:
+        """What a period costs, and its currency, where all items have a fixed price."""
+        known = [
+            (item.price.unit_amount * (item.quantity or 1), item.price.currency)
+            for item in self.items.data
+            if item.price is not None and item.price.unit_amount is not None
+        ]
+        if not known or len(known) < len(self.items.data):
+            return None
+        currency = known[0][1]
+        return money(sum(minor for minor, _ in known), currency), currency
+
 
 class _Transitions(StripeObject):
     paid_at: datetime | None = None
+
+
+_SUBSCRIPTION = AliasChoices(AliasPath("parent", "subscription_details", "subscription"), "subscription")
 
 
 class Invoice(StripeObject):
@@ -129,12 +154,7 @@ class Invoice(StripeObject):
 
     id: str
     customer: _Customer | None = None
-    subscription: Reference | None = Field(
-        default=None,
-        validation_alias=AliasChoices(
-            AliasPath("parent", "subscription_details", "subscription"), "subscription"
-        ),
-    )
+    subscription: Reference | None = Field(default=None, validation_alias=_SUBSCRIPTION)
     metadata: _Metadata = Metadata()
     status: str | None = None
     currency: str
@@ -144,6 +164,87 @@ class Invoice(StripeObject):
     attempt_count: int = 0
     next_payment_attempt: datetime | None = None
     status_transitions: _Transitions = _Transitions()
+    hosted_invoice_url: str | None = None
+    old_payment_intent: Reference | None = Field(default=None, validation_alias="payment_intent")
+
+
+class UpcomingInvoice(StripeObject):
+    """A bill to come, which has no id and cannot be looked up."""
+
+    subscription: Reference | None = Field(default=None, validation_alias=_SUBSCRIPTION)
+    amount_due: int | None = None
+    currency: str = ""
+
+
+class Charge(StripeObject):
+    """Money that was taken, and how much of it went back."""
+
+    id: str
+    created: datetime
+    amount_refunded: int
+    disputed: bool = False
+    payment_intent: Reference | None = None
+    currency: str
+    old_invoice: Reference | None = Field(default=None, validation_alias="invoice")
+
+
+class PaymentIntent(StripeObject):
+    """The way of a payment to its success, over as many charges as it takes."""
+
+    id: str
+    status: str | None = None
+    latest_charge: Annotated[Charge | None, BeforeValidator(_if_expanded)] = None
+
+
+_Intent = Annotated[PaymentIntent, BeforeValidator(_expanded)]
+
+
+class _PaidBy(StripeObject):
+    payment_intent: _Intent | None = None
+    charge: Reference | None = None
+
+
+class InvoicePayment(StripeObject):
+    """Which payment was for which invoice."""
+
+    invoice: Reference
+    payment: _PaidBy = _PaidBy()
+
+
+class Refund(StripeObject):
+    """Money on its way back."""
+
+    id: str
+    status: str | None = None
+    amount: int
+    currency: str
+    charge: Reference | None = None
+    failure_reason: str | None = None
+
+
+class _Evidence(StripeObject):
+    due_by: datetime | None = None
+
+
+class Dispute(StripeObject):
+    """A payer who asks their bank for the money back."""
+
+    id: str
+    status: str
+    reason: str | None = None
+    amount: int
+    currency: str
+    charge: Reference
+    evidence_details: _Evidence = _Evidence()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the money is, or may yet be, the payer's."""
+        return self.status not in ("won", "warning_closed", "prevented")
+
+
+class _InvoiceCreation(StripeObject):
+    enabled: bool = False
 
 
 class CheckoutSession(StripeObject):
@@ -152,8 +253,17 @@ class CheckoutSession(StripeObject):
     id: str
     customer: _Customer | None = None
     subscription: Reference | None = None
+    invoice: Reference | None = None
+    invoice_creation: _InvoiceCreation | None = None
+    """Of a single payment; where it is enabled, the invoice is written after the money has come."""
     client_reference_id: _UserId = None
     metadata: _Metadata = Metadata()
+    mode: str | None = None
+    status: str | None = None
+    payment_status: str | None = None
+    payment_intent: _Intent | None = None
+    amount_total: int | None = None
+    currency: str | None = None
 
     @property
     def user_id(self) -> UUID | None:

@@ -1,7 +1,7 @@
 """What handler tests stand on: a double of Stripe, the clients as a worker opens them, and one attempt at a job."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -20,12 +20,19 @@ from listener.resources import opened, resources_in
 
 Json = dict[str, Any]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Attempt = Callable[[Json], Awaitable[Json]]
+Attempt = Callable[[Json], Awaitable[Any]]
+"""What the handler answers: its result, or the Snooze of a job that comes back."""
 
 
-def a_job(data: Json, queue: str = "payment", type_: str = "stripe_webhook", attempt: int = 1) -> Job:
-    """A claimed job as a handler gets it."""
-    now = datetime.now(UTC)
+def a_job(
+    data: Json,
+    queue: str = "payment",
+    type_: str = "stripe_webhook",
+    attempt: int = 1,
+    age: timedelta = timedelta(),
+) -> Job:
+    """A claimed job as a handler gets it, inserted so long ago."""
+    now = datetime.now(UTC) - age
     return Job(1, queue, type_, data, None, 0, now, attempt, 0, 4, now)
 
 
@@ -70,12 +77,41 @@ async def stripe(environment: dict[str, str]) -> AsyncIterator[StripeClient]:
 def follow(db: Database, stripe: StripeClient) -> Attempt:
     """One attempt at the job of an event (or of a delivery)."""
 
-    async def attempt(data: Json) -> Json:
+    async def attempt(data: Json) -> Any:
         return await stripe_webhook(StripeWebhook.model_validate(data), job=a_job(data), stripe=stripe, db=db)
 
     return attempt
 
 
 @pytest.fixture
+async def door(environment: dict[str, str]) -> AsyncIterator[str]:
+    """The URL of a process that receives webhooks and runs payment jobs."""
+    from tests.handlers.stripe_door import open_door  # which needs the types of this file
+
+    async with open_door(environment) as url:
+        yield url
+
+
+@pytest.fixture
 def user_id() -> UUID:
     return uuid4()
+
+
+@pytest.fixture
+async def tier(owner: Owner) -> UUID:
+    found = await owner.fetchval(
+        "insert into subscription_tiers (slug, name, price_monthly, price_yearly)"
+        " values ('pro', 'Pro', 12.50, 120) returning id"
+    )
+    assert isinstance(found, UUID)
+    return found
+
+
+@pytest.fixture
+def clock_at(move_clock: Callable[[timedelta], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+    """Sets the database's clock to a moment; it runs on from there."""
+
+    async def set_to(moment: str) -> None:
+        await move_clock(datetime.fromisoformat(moment).replace(tzinfo=UTC) - datetime.now(UTC))
+
+    return set_to

@@ -27,7 +27,7 @@ def test_a_worker_without_payments_needs_no_key_of_stripe() -> None:
 def test_providers_libraries_are_loaded_when_their_client_is_opened() -> None:
     program = (
         "import sys; from listener.registry import load; load();"
-        "print(*sorted({'stripe', 'firebase_admin', 'sendgrid', 'schedule'} & set(sys.modules)))"
+        "print(*sorted({'stripe', 'web3', 'eth_account', 'firebase_admin', 'sendgrid', 'schedule'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

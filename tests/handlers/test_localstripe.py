@@ -57,26 +57,71 @@ async def stripe(url: str) -> AsyncIterator[StripeClient]:
         yield client
 
 
-async def test_signed_webhooks_and_old_objects_become_a_subscription_and_its_payment(
-    url: str, arrived: tuple[Arrived, str], stripe: StripeClient, db: Database, user_id: UUID, owner: Owner
-) -> None:
+class Shop:
+    """Somebody who sells through localstripe, and follows what it delivers."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, jobs: Arrived, stripe: StripeClient, db: Database
+    ) -> None:
+        self._session, self._jobs, self._stripe, self._db = session, jobs, stripe, db
+
+    async def post(self, path: str, body: Json) -> Any:
+        async with self._session.post(path, json=body) as response:
+            assert response.status == 200, await response.text()
+            return await response.json() if path.startswith("/v1") else None
+
+    async def delete(self, path: str) -> None:
+        async with self._session.delete(path) as response:
+            assert response.status == 200, await response.text()
+
+    async def subscribe(self, user_id: UUID) -> Json:
+        customer = await self.post("/v1/customers", {"metadata": {"user_id": str(user_id)}})
+        card = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2099", "cvc": "123"}
+        method = await self.post("/v1/payment_methods", {"type": "card", "card": card})
+        await self.post(f"/v1/payment_methods/{method['id']}/attach", {"customer": customer["id"]})
+        settings = {"default_payment_method": method["id"]}
+        await self.post(f"/v1/customers/{customer['id']}", {"invoice_settings": settings})
+        product = await self.post("/v1/products", {"name": "Pro"})
+        plan = {
+            "amount": 2900,
+            "currency": "usd",
+            "interval": "month",
+            "product": product["id"],
+            "nickname": "Pro",
+        }
+        made = await self.post("/v1/plans", plan)
+        subscription: Json = await self.post(
+            "/v1/subscriptions", {"customer": customer["id"], "items": [{"plan": made["id"]}]}
+        )
+        return subscription
+
+    async def follows(self, *types: str) -> None:
+        """Follows everything that is delivered until one of each type has been."""
+        wanted = set(types)
+        async with asyncio.timeout(20):
+            while wanted:
+                event = dict((await self._jobs.get()).data)
+                payload = StripeWebhook.model_validate(event)
+                await stripe_webhook(payload, job=a_job(event), stripe=self._stripe, db=self._db)
+                wanted.discard(str(event["type"]))
+
+
+@pytest.fixture
+async def shop(
+    url: str, arrived: tuple[Arrived, str], stripe: StripeClient, db: Database
+) -> AsyncIterator[Shop]:
     jobs, our_address = arrived
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {KEY}"}) as session:
+        shop = Shop(session, jobs, stripe, db)
+        await shop.post("/_config/webhooks/ours", {"url": our_address, "secret": SECRET})
+        yield shop
 
-        async def post(path: str, body: Json) -> Any:
-            async with session.post(path, json=body) as response:
-                assert response.status == 200, await response.text()
-                return await response.json() if path.startswith("/v1") else None
 
-        await post("/_config/webhooks/ours", {"url": our_address, "secret": SECRET})
-        subscription = await _subscribe(post, user_id)
-    wanted = {"customer.subscription.created", "invoice.payment_succeeded"}
-    async with asyncio.timeout(20):
-        while wanted:
-            job = await jobs.get()
-            event = dict(job.data)
-            await stripe_webhook(StripeWebhook.model_validate(event), job=a_job(event), stripe=stripe, db=db)
-            wanted.discard(str(event["type"]))
+async def test_signed_webhooks_and_old_objects_become_a_subscription_and_its_payment(
+    shop: Shop, user_id: UUID, owner: Owner
+) -> None:
+    subscription = await shop.subscribe(user_id)
+    await shop.follows("customer.subscription.created", "invoice.payment_succeeded")
     row = await owner.fetchrow("select * from user_subscriptions")
     assert row is not None
     assert (row["user_id"], row["status"]) == (user_id, "active")
@@ -88,26 +133,17 @@ async def test_signed_webhooks_and_old_objects_become_a_subscription_and_its_pay
     assert tuple(paid) == (user_id, "succeeded", "29.00", "usd", row["id"])
 
 
-async def _subscribe(post: Any, user_id: UUID) -> Json:
-    customer = await post("/v1/customers", {"metadata": {"user_id": str(user_id)}})
-    card = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2099", "cvc": "123"}
-    method = await post("/v1/payment_methods", {"type": "card", "card": card})
-    await post(f"/v1/payment_methods/{method['id']}/attach", {"customer": customer["id"]})
-    settings = {"default_payment_method": method["id"]}
-    await post(f"/v1/customers/{customer['id']}", {"invoice_settings": settings})
-    product = await post("/v1/products", {"name": "Pro"})
-    plan = {
-        "amount": 2900,
-        "currency": "usd",
-        "interval": "month",
-        "product": product["id"],
-        "nickname": "Pro",
-    }
-    made = await post("/v1/plans", plan)
-    subscription: Json = await post(
-        "/v1/subscriptions", {"customer": customer["id"], "items": [{"plan": made["id"]}]}
-    )
-    return subscription
+async def test_a_cancelled_subscription_and_a_new_address_are_seen(
+    shop: Shop, user_id: UUID, owner: Owner
+) -> None:
+    subscription = await shop.subscribe(user_id)
+    await shop.follows("customer.subscription.created")
+    await shop.delete(f"/v1/subscriptions/{subscription['id']}")
+    await shop.follows("customer.subscription.deleted")
+    assert await owner.fetchval("select status from user_subscriptions") == "canceled"
+    await shop.post(f"/v1/customers/{subscription['customer']}", {"email": "new@example.com"})
+    await shop.follows("customer.updated")
+    assert await owner.fetchval("select email from billing_customers") == "new@example.com"
 
 
 async def test_a_404_that_does_not_say_that_the_object_is_missing_is_not_believed(

@@ -1,20 +1,19 @@
 """Events come twice, late, in any order, to two workers at once or to one that dies: the end is always Stripe's."""
 
 import asyncio
-import random
-from collections.abc import Mapping
 from uuid import UUID, uuid4
 
 import pytest
 
+from devstack.stripe import chapters
 from devstack.stripe.double import StripeDouble
 from devstack.stripe.story import Story
 from handlers.clients.database import Database, call
 from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_objects import Invoice, Subscription
-from handlers.payment import stripe_webhook as file
-from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook
+from handlers.clients.stripe_objects import Subscription
+from handlers.payment.stripe_webhook import StripeWebhook, stripe_webhook
 from tests.handlers.conftest import Attempt, Json, Owner, a_job
+from tests.handlers.mortal import Died, dies_after, make_mortal
 
 
 async def test_the_same_event_again_asks_stripe_nothing(
@@ -102,46 +101,6 @@ async def test_a_price_of_two_tiers_does_not_hold_up_its_events(db: Database, ow
     assert await owner.fetchval(found) == "pro"
 
 
-@pytest.mark.parametrize("tens", range(5))
-async def test_fifty_random_orders_end_as_stripe_says(
-    follow: Attempt, double: StripeDouble, owner: Owner, tens: int
-) -> None:
-    for seed in range(10 * tens, 10 * tens + 10):
-        draw = random.Random(seed)
-        story = double.story(uuid4(), tells_user=draw.choice(["checkout", "subscription", "customer"]))
-        await _live(story, follow, draw)
-        assert await _ours(owner, story) == _theirs(story), f"seed {seed}"
-
-
-async def _live(story: Story, follow: Attempt, draw: random.Random) -> None:
-    """Steps through a life; after each step some of the events that are on their way arrive, some of them twice."""
-    on_their_way: list[Json] = []
-    steps = [
-        story.create,
-        story.activate,
-        story.renew,
-        story.fail,
-        draw.choice([story.recover, story.cancel]),
-    ]
-    for step in steps:
-        on_their_way += step()
-        draw.shuffle(on_their_way)
-        arriving = draw.randrange(len(on_their_way))
-        on_their_way[arriving:], now = [], on_their_way[arriving:]
-        on_their_way += [event for event in now if not await _tried(follow, event) or draw.random() < 0.2]
-    for _ in range(2):  # the second time for what came before the event that names the user
-        for event in on_their_way:
-            await _tried(follow, event)
-
-
-async def _tried(follow: Attempt, event: Json) -> bool:
-    try:
-        await follow(event)
-    except UnknownUser:
-        return False
-    return True
-
-
 async def _ours(owner: Owner, story: Story) -> object:
     row = await owner.fetchrow(
         "select status, extract(epoch from current_period_end)::int as period_end from user_subscriptions"
@@ -212,36 +171,97 @@ async def test_an_older_look_does_not_overwrite_a_newer_one(
     assert await owner.fetchval("select status from user_subscriptions") == "canceled"
 
 
-class Died(Exception):
-    pass
+async def _told(owner: Owner) -> list[str]:
+    rows = await owner.fetch(
+        "select data ->> 'type' as kind from payment_jobs where type = 'payment_notification' order by id"
+    )
+    return [row["kind"] for row in rows]
 
 
-class Fuse:
-    """Lets so many calls to the outside happen, and kills the worker right after the last of them."""
+async def test_an_older_look_at_a_payment_neither_undoes_nor_tells_what_was_true_before(
+    follow: Attempt, stripe: StripeClient, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    for event in story.begin():
+        await follow(event)
+    failed = next(event for event in story.fail() if event["type"] == "invoice.payment_failed")
+    slow = SlowLook(stripe)
+    async with asyncio.TaskGroup() as workers:
+        payload = StripeWebhook.model_validate(failed)
+        workers.create_task(stripe_webhook(payload, job=a_job(failed), stripe=slow, db=db))
+        await slow.looked.wait()
+        for paid in story.recover():
+            await follow(paid)
+        slow.go.set()
+    assert await owner.fetchval("select array_agg(distinct status) from payments") == ["succeeded"]
+    assert await _told(owner) == ["subscription_activated", "payment_received", "payment_received"]
 
-    def __init__(self, calls: int) -> None:
-        self.left = calls
 
-    def burn(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Died
+async def test_an_older_look_at_a_refund_does_not_take_a_newer_one_back(
+    follow: Attempt, stripe: StripeClient, db: Database, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    for event in story.begin():
+        await follow(event)
+    first, *_ = chapters.refund(story, 400)
+    slow = SlowLook(stripe)
+    async with asyncio.TaskGroup() as workers:
+        payload = StripeWebhook.model_validate(first)
+        workers.create_task(stripe_webhook(payload, job=a_job(first), stripe=slow, db=db))
+        await slow.looked.wait()
+        for second in chapters.refund(story, 600):
+            await follow(second)
+        for other in story.renew():  # a newer look at another payment, and at the same subscription
+            await follow(other)
+        slow.go.set()
+    refunded = await owner.fetch("select amount_refunded::text from payments order by ticket")
+    assert [row["amount_refunded"] for row in refunded] == ["10.00", "0"]
+    refunds = (
+        "select data -> 'context' ->> 'amount' from payment_jobs where data ->> 'type' = 'refund_issued'"
+    )
+    assert await owner.fetchval(refunds) == "10.00"
 
 
-class DyingClient(StripeClient):
-    def __init__(self, of: StripeClient, fuse: Fuse) -> None:
-        super().__init__(of._client, livemode=of.livemode, webhook_secrets=of.webhook_secrets)
-        self.fuse = fuse
+async def test_a_fact_is_not_told_again_when_its_notice_is_long_forgotten(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """Keys hold as long as the jobs that carry them; the rows remember for ever what was told."""
+    story = double.story(user_id, tells_user="subscription")
 
-    async def subscription(self, object_id: str) -> Subscription | None:
-        seen = await super().subscription(object_id)
-        self.fuse.burn()
-        return seen
+    async def is_told_of(events: list[Json]) -> list[str]:
+        await owner.execute("delete from jobs")
+        for event in events:
+            await follow(event)
+        return sorted(await _told(owner))
 
-    async def invoice(self, object_id: str) -> Invoice | None:
-        seen = await super().invoice(object_id)
-        self.fuse.burn()
-        return seen
+    def again(*abouts: tuple[str, Json]) -> list[Json]:
+        return [double.books.event(kind, about, story.now) for kind, about in abouts]
+
+    assert await is_told_of(story.begin()) == ["payment_received", "subscription_activated"]
+    assert await is_told_of(chapters.refund(story, 100)) == ["refund_issued"]
+    assert await is_told_of(
+        again(
+            ("customer.subscription.updated", story.subscription),
+            ("invoice.paid", story.invoice),
+            ("charge.refunded", story.charge),
+        )
+    ) == []  # fmt: skip
+    assert await is_told_of(story.fail()) == ["payment_failed"]
+    assert await is_told_of(again(("invoice.payment_failed", story.invoice))) == []
+    assert await is_told_of(chapters.ask_to_confirm(story)) == ["payment_action_required"]
+    assert await is_told_of(again(("invoice.payment_action_required", story.invoice))) == []
+
+
+async def test_a_subscription_from_long_before_us_is_not_told_as_new(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    story = double.story(user_id, tells_user="subscription")
+    story.now -= 90 * 86_400
+    story.begin()
+    renewed = story.renew()
+    for event in renewed:
+        await follow(event)
+    assert await _told(owner) == ["payment_received"]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4], ids=["noted", "invoice seen", "subscription seen", "written"])
@@ -257,19 +277,9 @@ async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(
 ) -> None:
     story = double.story(user_id, tells_user="subscription")
     paid = story.begin()[4]
-    fuse = Fuse(calls)
-
-    async def dying_call(db: Database, function: str, **arguments: object) -> Mapping[str, object]:
-        answer = await call(db, function, **arguments)
-        fuse.burn()
-        return answer
-
-    monkeypatch.setattr(file, "call", dying_call)
-    with pytest.raises(Died):
-        await stripe_webhook(
-            StripeWebhook.model_validate(paid), job=a_job(paid), stripe=DyingClient(stripe, fuse), db=db
-        )
-    monkeypatch.undo()
+    make_mortal(monkeypatch)
+    with pytest.raises(Died), dies_after(calls):
+        await follow(paid)
     assert await owner.fetchval("select status from stripe_events") == (
         "processed" if calls == 4 else "received"
     )

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 import stripe as library
 
+from devstack.stripe.books import after, as_before_2025
 from devstack.stripe.double import API_KEY, StripeDouble
-from devstack.stripe.story import after, as_before_2025
 
 # The library hands its form to httpx as text, which httpx calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

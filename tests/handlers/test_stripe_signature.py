@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import stripe as library
 
+from devstack.stripe.books import Books
 from devstack.stripe.double import WEBHOOK_SECRET, StripeDouble
-from devstack.stripe.story import Books
 from handlers.clients.stripe import StripeClient
 from handlers.clients.stripe_signature import BadDelivery, read_signed, secrets_in
 from handlers.payment.stripe_webhook import receive
@@ -53,6 +53,16 @@ def test_what_the_double_signs_the_library_accepts() -> None:
     double = StripeDouble()
     body, signature = double.signed(an_event())
     assert library.Webhook.construct_event(body, signature, WEBHOOK_SECRET)["type"] == "customer.created"
+
+
+def test_a_thin_event_that_the_double_signs_the_library_accepts_and_so_do_we() -> None:
+    double = StripeDouble()
+    body, signature = double.signed(double.books.thin(an_event()), at=NOW.timestamp())
+    client = library.StripeClient("sk_test_1")
+    notification = client.parse_event_notification(body, signature, WEBHOOK_SECRET, tolerance=10**9)
+    assert notification.type == "v1.customer.created"
+    job = receive(delivery(body, signature), SETTINGS)
+    assert (job.data["object"], job.idempotency_key) == ("v2.core.event", notification.id)
 
 
 BODY = json.dumps(an_event()).encode()

@@ -1,64 +1,12 @@
 """From Stripe's delivery at our door, or a row that a producer inserts, to the subscription: a whole worker at work."""
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
-
-import aiohttp
-import pytest
 
 from devstack.stripe.double import StripeDouble
 from handlers.clients.database import Database
-from listener.config import read_config
-from listener.registry import load
-from listener.service import Plan, Service
-from tests.handlers.conftest import Json, Owner
+from tests.handlers.conftest import Owner
+from tests.handlers.stripe_door import no_job_is_open, send
 from tests.waiting import until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-async def door(environment: dict[str, str]) -> AsyncIterator[str]:
-    """The URL of a process that receives webhooks and runs payment jobs."""
-    registry = load("handlers", ["payment"])
-    config = read_config(environment, [*registry.handler_settings, *registry.webhook_settings])
-    port = free_port()
-    service = Service(config, registry, Plan(["payment"], port=port, schedules=False))
-    async with running(service):
-        yield f"http://127.0.0.1:{port}"
-
-
-@asynccontextmanager
-async def running(service: Service) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(service.run())
-        await until(
-            "the worker is ready", lambda: not service.health().problems and service._store is not None
-        )
-        yield
-        service.stop()
-
-
-async def no_job_is_open(owner: Owner) -> bool:
-    return not await owner.fetchval("select count(*) from payment_jobs where finished_at is null")
-
-
-async def send(door: str, body: bytes, signature: str) -> tuple[int, Json]:
-    headers = {"Stripe-Signature": signature}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{door}/webhooks/stripe", data=body, headers=headers) as answer,
-    ):
-        text = await answer.text()
-        return answer.status, (await answer.json()) if answer.status == 200 else {"said": text}
 
 
 async def test_what_stripe_delivers_at_the_door_becomes_the_users_subscription(
@@ -69,11 +17,16 @@ async def test_what_stripe_delivers_at_the_door_becomes_the_users_subscription(
         assert (status, first["created"]) == (200, True)
         assert await send(door, *double.signed(event)) == (200, {"id": first["id"], "created": False})
     await until("all jobs have ended", lambda: no_job_is_open(owner))
-    assert await owner.fetchval("select array_agg(distinct status) from jobs") == ["completed"]
+    assert await owner.fetchval(
+        "select array_agg(distinct status) from jobs where type = 'stripe_webhook'"
+    ) == ["completed"]
     assert (
         await owner.fetchval("select status from user_subscriptions where user_id = $1", user_id) == "active"
     )
-    results = {row[0] for row in await owner.fetch("select result ->> 'event' from jobs")}
+    results = {
+        row[0]
+        for row in await owner.fetch("select result ->> 'event' from jobs where type = 'stripe_webhook'")
+    }
     assert results == {"processed", "ignored"}
 
 

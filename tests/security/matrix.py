@@ -39,6 +39,13 @@ TABLES: Final = {
     "user_subscriptions": ("----", "O---", "0---", "A---", "----"),
     "payments":          ("----", "O---", "0---", "A---", "----"),
     "stripe_events":     ("----", "----", "----", "A---", "----"),
+    "crypto_assets":     ("----", "O---", "O---", "A---", "----"),
+    "crypto_payments":   ("----", "O---", "0---", "A---", "----"),
+    "crypto_transactions": ("----", "O---", "0---", "A---", "----"),
+    "crypto_transfers":  ("----", "----", "----", "A---", "----"),
+    "crypto_addresses":  ("----", "----", "----", "A---", "----"),
+    # A stranger's update is one of none of the rows.
+    "notification_preferences": ("----", "OYY-", "0-Y-", "A---", "----"),
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
 
 _OF_PRODUCERS = frozenset(
@@ -56,8 +63,31 @@ READS: Final = {
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
     **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
+    # And their own id: a null there is nobody's, and refused by the policy.
+    ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
 }
 """Into which columns those insert who may."""
+UPDATES: Final = {
+    ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
+    ("notification_preferences", "other"): frozenset({"locale", "timezone"}),
+}
+"""Which columns those update who may."""
+
+FOR_HANDLERS_OF_PAYMENTS = (
+    "receive_stripe_event apply_stripe_event draw_stripe_ticket sync_stripe_subscriptions enqueue_lost_stripe_events"
+    " open_crypto_request renew_crypto_request submit_crypto_hash record_crypto_look expire_crypto_request"
+    " renew_subscription sweep_renewals alert_payer"
+).split()
+_WITHIN_PAYMENTS = (
+    "owner_of_stripe_objects write_stripe_look write_stripe_subscription write_stripe_payment write_stripe_customer"
+    " write_stripe_money_back send_stripe_notices follow_waiting_stripe_events stripe_words"
+    " draft_crypto_request find_crypto_request follow_crypto_payment confirm_crypto_payment count_crypto_transfers"
+    " settle_crypto_payment reverse_crypto_payment look_at_crypto_again end_crypto_request_at crypto_request_as_told"
+    " crypto_payment_words crypto_payer_message crypto_hash crypto_units"
+    " extend_paid_period take_back_paid_period renewal_words renewal_stage grace_period add_months"
+    " tier_exchange lock_open_requests"
+    " tell_payer tell_operators"
+).split()
 
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {
@@ -71,9 +101,6 @@ FUNCTIONS: Final = {
     "prune":                    "-    -    -     Y       Y",
     "cancel":                   "-    -    -     Y       -",
     "replay":                   "-    -    -     Y       -",
-    "receive_stripe_event":     "-    -    -     Y       -",
-    "apply_stripe_event":       "-    -    -     Y       -",
-    "skip_stripe_event":        "-    -    -     Y       -",
     "publish_table":            "-    -    -     -       -",
     "create_queue":             "-    -    -     -       -",
     "guard_queue_table":        "-    -    -     -       -",
@@ -93,9 +120,8 @@ FUNCTIONS: Final = {
     "record_outcomes":          "-    -    -     -       -",
     "status_after":             "-    -    -     -       -",
     "retry_delay":              "-    -    -     -       -",
-    "owner_of_stripe_objects":  "-    -    -     -       -",
-    "write_stripe_subscription": "-    -    -     -       -",
-    "write_stripe_payment":     "-    -    -     -       -",
+    **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
+    **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
 }  # fmt: skip
 
 # What a caller hears over Realtime when a row is inserted into a queue: the columns it is shown of those rows that are

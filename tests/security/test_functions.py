@@ -7,6 +7,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from tests.security.matrix import FOR_HANDLERS_OF_PAYMENTS
 from tests.sql.calls import Calls
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -25,15 +26,16 @@ DEFINER = {
     "canary": "the rows are nobody's to write",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
-    "receive_stripe_event": MONEY,
-    "apply_stripe_event": MONEY,
-    "skip_stripe_event": MONEY,
+    **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {
     "clock_now": "is inlined, which a setting would forbid",
     "status_after": "is inlined, which a setting would forbid",
     "retry_delay": "is inlined, which a setting would forbid",
+    "add_months": "is inlined, which a setting would forbid",
+    "grace_period": "is inlined, which a setting would forbid",
+    "renewal_stage": "is inlined, which a setting would forbid",
 }
 """Without a search_path: their names were looked up for good when they were made."""
 NAMES_A_TABLE = "a table's name is no parameter of a statement"

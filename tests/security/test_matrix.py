@@ -1,7 +1,7 @@
 """Every caller at every table, view and function, through the REST door: what `matrix.py` says and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import aiohttp
@@ -11,7 +11,7 @@ import pytest
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener.migrate import migrate, migrations
-from tests.security.matrix import CALLERS, FUNCTIONS, INSERTS, MINE, READS, TABLES
+from tests.security.matrix import CALLERS, FUNCTIONS, INSERTS, MINE, READS, TABLES, UPDATES
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Answer: TypeAlias = tuple[int, Any]
@@ -40,14 +40,37 @@ SEEDS = f"""
     values ('for all', 'Pro', 29, true), ('gone', 'Gone', 9, false);
     insert into billing_customers (stripe_customer_id, user_id)
     values ('cus_1', '{MINE}'), ('cus_2', gen_random_uuid());
-    insert into subscriptions (user_id, status, payment_method, started_at)
-    values ('{MINE}', 'active', 'manual', now()), (gen_random_uuid(), 'active', 'manual', now());
+    select extend_paid_period(u::uuid, (select id from subscription_tiers where active), 'manual', 'month', now())
+    from unnest(array['{MINE}', gen_random_uuid()::text]) as u;
+    insert into crypto_assets (id, chain, symbol, decimals, required_confirmations, active)
+    values ('for all', 'bitcoin:regtest', 'BTC', 8, 1, true), ('gone', 'bitcoin:regtest', 'BTC', 8, 1, false);
+    insert into crypto_payments (
+        id, user_id, tier_id, billing_interval, price, currency, asset_id, chain, symbol, decimals,
+        required_confirmations, needs_finality, two_providers, pay_to_address, payer_signs, amount_expected,
+        amount_tolerated, expires_at
+    )
+    select u::uuid, u::uuid, t.id, 'month', 1, 'usd', 'for all', 'bitcoin:regtest', 'BTC', 8, 1, false, false, u,
+        false, 1, 0, now()
+    from unnest(array['{MINE}', gen_random_uuid()::text]) as u, subscription_tiers as t where t.active;
+    insert into crypto_addresses (network, address)
+    values ('evm', '0x' || repeat('1', 40)), ('evm', '0x' || repeat('2', 40));
+    insert into crypto_transactions (crypto_payment_id, tx_hash)
+    select id, md5(id::text) || md5(id::text) from crypto_payments;
+    insert into crypto_transfers (crypto_payment_id, chain, tx_hash, place, amount)
+    select crypto_payment_id, 'bitcoin:regtest', tx_hash, 0, 1 from crypto_transactions;
+    insert into notification_preferences (user_id) values ('{MINE}'), (gen_random_uuid());
     insert into payments (user_id, provider, status, amount, currency)
     values ('{MINE}', 'manual', 'succeeded', 1, 'usd'), (gen_random_uuid(), 'manual', 'succeeded', 1, 'usd');
     insert into stripe_events (id, type, livemode, job_key, status, sent_at)
     values ('evt_1', 'a', false, 'k', 'received', now()), ('evt_2', 'a', false, 'k', 'received', now());
     notify pgrst, 'reload schema';
 """
+
+
+# Without it a row is nobody's, and a policy refuses it before the table can.
+_WHOSE: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("notification_preferences", "POST"): {"user_id": MINE}
+}
 
 
 class Door:
@@ -133,7 +156,7 @@ async def reads(
     [count] = {len(said) for status, said in found if status == 200}
     if count in (0, await owner.fetchval(f"select count(*) from {table}")):
         return ("A" if count else "0"), readable
-    tag = "slug" if "slug" in columns else "user_id"
+    tag = next(name for name in ("slug", "user_id", "crypto_payment_id", "id") if name in columns)
     seen = {row[tag] for row in cast("list[dict[str, str]]", answers[tag][1])}
     return ("O" if seen <= {MINE, "for all"} else "not theirs"), readable
 
@@ -142,8 +165,9 @@ async def writes(
     door: Door, caller: str, method: str, table: str, columns: Sequence[str]
 ) -> tuple[str, frozenset[str]]:
     """Whether a caller writes to a table, and into which columns. A null that is refused by the table got that far."""
+    whose = _WHOSE.get((table, method), {})
     letters = await asyncio.gather(
-        *(door.letter(caller, method, table, {column: None}) for column in columns)
+        *(door.letter(caller, method, table, {**whose, column: None}) for column in columns)
     )
     open_ = frozenset(column for column, letter in zip(columns, letters, strict=True) if letter == "Y")
     return ("Y" if open_ else letters[0]), open_
@@ -158,6 +182,7 @@ async def cell(door: Door, owner: Connection, table: str, caller: str) -> list[s
     everything = frozenset(columns)
     readable = READS.get((table, caller), everything) if expected[0] in "AO0" else frozenset[str]()
     insertable = INSERTS[table, caller] & everything if expected[1] == "Y" else frozenset[str]()
+    updatable = UPDATES.get((table, caller), frozenset())
     read, seen = await reads(door, owner, caller, table, columns)
     insert, inserted = await writes(door, caller, "POST", table, columns)
     update, updated = await writes(door, caller, "PATCH", table, columns)
@@ -168,7 +193,7 @@ async def cell(door: Door, owner: Connection, table: str, caller: str) -> list[s
         *([f"{where}: {found}, not {expected}"] if found != expected else []),
         *([f"{where} reads {sorted(seen ^ readable)} wrongly"] if seen != readable else []),
         *([f"{where} inserts {sorted(inserted ^ insertable)} wrongly"] if inserted != insertable else []),
-        *([f"{where} updates {sorted(updated)}"] if updated else []),
+        *([f"{where} updates {sorted(updated ^ updatable)} wrongly"] if updated != updatable else []),
     ]
 
 
@@ -199,8 +224,11 @@ async def test_every_caller_at_every_function(owner: Connection, door: Door) -> 
 
 
 async def test_what_may_be_inserted_is_inserted(owner: Connection, door: Door) -> None:
-    for (table, caller), columns in INSERTS.items():
+    tables = {
+        (table, caller): columns for (table, caller), columns in INSERTS.items() if table.endswith("jobs")
+    }
+    for (table, caller), columns in tables.items():
         job = {"type": "inserted"} | ({"queue": "broker"} if "queue" in columns else {})
         status, _ = await door.ask(caller, "POST", table, job)
         assert status == 201, table
-    assert await owner.fetchval("select count(*) from jobs where type = 'inserted'") == len(INSERTS)
+    assert await owner.fetchval("select count(*) from jobs where type = 'inserted'") == len(tables)
