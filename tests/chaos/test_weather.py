@@ -10,6 +10,7 @@ from chaos.jobs import Kind, draw, load_kinds
 from chaos.plan import OWN_PROJECT
 from chaos.weather import NAMES, Where, schedule
 from listener.errors import ConfigError
+from listener.scheduler import SCHEDULES
 
 
 def test_the_same_seed_has_the_same_weather_and_another_seed_has_another() -> None:
@@ -52,6 +53,11 @@ def test_the_same_seed_has_the_same_jobs() -> None:
     assert len(jobs) == 500
     assert {(job.queue, job.type) for job in jobs} == {(kind.queue, kind.type) for kind in kinds}
     assert len({job.idempotency_key for job in jobs}) == 500
+
+
+def test_every_periodic_job_has_its_handler_in_the_lab() -> None:
+    wanted = [OWN_PROJECT / "handlers" / one.queue / f"{one.type}.py" for one in SCHEDULES]
+    assert [str(file) for file in wanted if not file.is_file()] == []
 
 
 def test_rare_kinds_alone_make_a_storm_too() -> None:
