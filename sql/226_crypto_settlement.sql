@@ -27,6 +27,9 @@ declare
 begin
     select p.* into was from public.crypto_payments as p
     where p.id = settle_crypto_payment.crypto_payment_id for update;
+    if not found then
+        return null;
+    end if;
     select coalesce(sum(c.amount), 0) into received from public.crypto_transfers as c
     where c.crypto_payment_id = was.id;
     select array_agg(t.status) into underway from public.crypto_transactions as t

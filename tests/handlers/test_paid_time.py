@@ -217,3 +217,8 @@ async def test_of_two_subscriptions_that_are_both_paid_the_dearer_one_counts(
     assert await owner.fetchval(counts, user_id) == gold
     await owner.execute("update subscriptions set status = 'canceled'")
     assert await owner.fetchval(counts, user_id) == tier  # none is paid: the one that began last
+
+
+async def test_a_request_that_nobody_opened_has_no_state(owner: Owner) -> None:
+    ended = json.loads(await owner.fetchval("select expire_crypto_request($1)", UUID(int=1)))
+    assert ended == {"status": None}
