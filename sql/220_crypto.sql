@@ -116,7 +116,8 @@ return trim_scale(amount * ('1e-' || decimals::text)::numeric)::text;
 -- Opens the request for one interval of a tier, or finds the one that is open, and answers what to show its user: {id,
 -- status, chain, token_contract, symbol, decimals, amount, amount_units, pay_to_address, sign_message, expires_at}.
 -- Callers: the app's server, before anyone pays; renew_crypto_request.
--- Guarantees: one open request per user, tier, interval and asset, whoever calls at once. It expires by itself: the job
+-- Guarantees: one open request per user, tier, interval and asset, whoever calls at once; an old one that is answered
+-- again has time anew, if nobody has paid yet and it would cost the same today. It expires by itself: the job
 -- that ends it is inserted along. A refusal (PT409) is a sentence and changes nothing. Operators hear, once a day, when
 -- fewer than ten deposit addresses are left.
 create function public.open_crypto_request(
@@ -132,18 +133,20 @@ declare
 begin
     select a.* into asset from public.crypto_assets as a where a.id = open_crypto_request.asset_id and a.active;
     select t.* into tier from public.subscription_tiers as t where t.id = open_crypto_request.tier_id and t.active;
+    perform public.lock_open_requests(open_crypto_request.user_id);
     perform public.settle_crypto_payment(p.id) from public.crypto_payments as p
     where
         p.user_id = open_crypto_request.user_id
-        and p.status in ('awaiting', 'pending', 'underpaid') and p.expires_at <= public.clock_now()
-    order by p.id;
+        and p.status in ('awaiting', 'pending', 'underpaid') and p.expires_at <= public.clock_now();
 
     select p.* into request from public.crypto_payments as p
     where
         (p.user_id, p.tier_id) = (open_crypto_request.user_id, open_crypto_request.tier_id)
         and (p.billing_interval, p.asset_id) = (open_crypto_request.billing_interval, open_crypto_request.asset_id)
         and p.status in ('awaiting', 'pending', 'confirming', 'underpaid');
-    if request.id is null then
+    if request.id is not null then
+        request := public.give_crypto_request_time(request, asset, tier);
+    else
         request := public.draft_crypto_request(asset, tier, open_crypto_request.billing_interval);
         request.user_id := open_crypto_request.user_id;
         request.subscription_id := open_crypto_request.subscription_id;

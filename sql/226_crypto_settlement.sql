@@ -27,6 +27,9 @@ declare
 begin
     select p.* into was from public.crypto_payments as p
     where p.id = settle_crypto_payment.crypto_payment_id for update;
+    if not found then
+        return null;
+    end if;
     select coalesce(sum(c.amount), 0) into received from public.crypto_transfers as c
     where c.crypto_payment_id = was.id;
     select array_agg(t.status) into underway from public.crypto_transactions as t
@@ -181,6 +184,37 @@ select jsonb_build_object(
 $$;
 
 
+-- A request that is handed out once more, with time to pay it; any other than below ends as its payer was told.
+-- Callers: open_crypto_request.
+create function public.give_crypto_request_time(
+    request public.crypto_payments, asset public.crypto_assets, tier public.subscription_tiers
+) returns public.crypto_payments
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    longer public.crypto_payments;
+begin
+    update public.crypto_payments as p
+    set expires_at = now_at + (asset).request_lifetime, updated_at = now_at
+    where
+        p.id = (request).id
+        and p.status = 'awaiting'
+        and p.expires_at < now_at + (asset).request_lifetime / 2
+        and coalesce((asset).unit_priced_at + (asset).unit_price_good_for > now_at, true)
+        and p.price = case p.billing_interval when 'month' then (tier).price_monthly else (tier).price_yearly end
+        and p.amount_expected = ceil(p.price * ('1e' || p.decimals::text)::numeric / (asset).unit_price)
+    returning p.* into longer;
+    if not found then
+        return request;
+    end if;
+    perform public.end_crypto_request_at(longer);
+    return longer;
+end
+$$;
+
+
 -- Ends a request whose time is over: {"status"}, null if there is none.
 -- Callers: crypto_verification without a hash, over RPC: the job that was inserted along with the request.
 -- Money that is on its way is waited for; and where nobody looks any more, since the job was given up while its
@@ -217,6 +251,7 @@ public.follow_crypto_payment(public.crypto_payments, public.crypto_payments),
 public.confirm_crypto_payment(public.crypto_payments),
 public.reverse_crypto_payment(public.crypto_payments),
 public.crypto_payment_words(public.crypto_payments),
+public.give_crypto_request_time(public.crypto_payments, public.crypto_assets, public.subscription_tiers),
 public.expire_crypto_request(uuid)
 from public, anon, authenticated, service_role, pulse_worker;
 

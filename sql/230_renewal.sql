@@ -168,7 +168,8 @@ $$;
 
 
 -- Locks the requests of a user that a renewal may end, before it locks the subscription: in the order in which whoever
--- finds a payment takes them. Callers: renew_subscription, take_back_paid_period.
+-- finds a payment takes them. Callers: renew_subscription, take_back_paid_period,
+-- open_crypto_request.
 create function public.lock_open_requests(user_id uuid) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp

@@ -114,15 +114,15 @@ def subscription_seen(subscription: Subscription, told: UUID | None = None) -> S
 async def see_invoice(
     stripe: StripeClient, invoice_id: str, told: UUID | None = None, *, asked: bool = False
 ) -> Seen:
-    """`asked`: an event said that the payer has to confirm, which holds as long as the invoice is open."""
+    """`asked`: an event said that the payer has to confirm; whether it still holds, the payment itself says."""
     invoice = await stripe.invoice(invoice_id)
     if invoice is None:
         return GONE
     told = invoice.metadata.user_id or told
     if invoice.status != "open":
         asked = False
-    elif invoice.attempted and not asked:
-        asked = await _must_confirm(stripe, invoice.id, invoice.old_payment_intent)
+    elif invoice.attempted or asked:
+        asked = await _must_confirm(stripe, invoice.id, invoice.old_payment_intent, asked=asked)
     payment: Seen = {"payment": invoice_row(invoice, asked=asked)}
     if invoice.subscription is not None:
         seen = await see_subscription(stripe, invoice.subscription, told)
@@ -131,13 +131,14 @@ async def see_invoice(
     return {"customer": customer_row(invoice.customer, told)} | payment
 
 
-async def _must_confirm(stripe: StripeClient, invoice_id: str, intent_id: str | None) -> bool:
-    """`intent_id` is what older versions have on the invoice itself."""
+async def _must_confirm(stripe: StripeClient, invoice_id: str, intent_id: str | None, *, asked: bool) -> bool:
+    """`intent_id` is what older versions have on the invoice itself; where no payment is shown, `asked` holds."""
     if intent_id is not None:
         intents = [await stripe.payment_intent(intent_id)]
     else:
         intents = [one.payment.payment_intent for one in await stripe.payments_of(invoice_id)]
-    return any(intent is not None and intent.status == "requires_action" for intent in intents)
+    known = [intent.status for intent in intents if intent is not None and intent.status is not None]
+    return "requires_action" in known if known else asked
 
 
 async def see_checkout(stripe: StripeClient, session_id: str) -> Seen:

@@ -217,3 +217,29 @@ async def test_of_two_subscriptions_that_are_both_paid_the_dearer_one_counts(
     assert await owner.fetchval(counts, user_id) == gold
     await owner.execute("update subscriptions set status = 'canceled'")
     assert await owner.fetchval(counts, user_id) == tier  # none is paid: the one that began last
+
+
+async def test_a_request_that_nobody_opened_has_no_state(owner: Owner) -> None:
+    ended = json.loads(await owner.fetchval("select expire_crypto_request($1)", UUID(int=1)))
+    assert ended == {"status": None}
+
+
+async def test_a_request_that_is_handed_out_again_gives_time_to_pay(
+    owner: Owner, user_id: UUID, tier: UUID, clock_at: Callable[[str], Awaitable[None]]
+) -> None:
+    """The notice of the last day and that of the end are a day apart, as long as a request lives."""
+    await clock_at("2026-06-10T12:00")
+    await sell_for_coins(owner)
+    request = await owner.fetchval(ASK, user_id, tier)
+    ends = "select to_char(expires_at at time zone 'UTC', 'DD HH24') from crypto_payments where id = $1"
+    for moment, expires in [("10T13:00", "11 12"), ("11T11:59", "12 11"), ("12T11:30", "13 11")]:
+        await clock_at(f"2026-06-{moment}")
+        assert await owner.fetchval(ASK, user_id, tier) == request
+        assert await owner.fetchval(ends, UUID(request)) == expires
+    await owner.execute("update crypto_assets set unit_price = 2")  # at another price it ends as it was told
+    await clock_at("2026-06-13T11:00")
+    assert await owner.fetchval(ASK, user_id, tier) == request
+    assert await owner.fetchval(ends, UUID(request)) == "13 11"
+    assert await owner.fetchval("select count(*) from jobs where type = 'crypto_verification'") == 3
+    await clock_at("2026-06-13T11:31")
+    assert await owner.fetchval(ASK, user_id, tier) != request

@@ -94,3 +94,25 @@ async def test_a_payment_that_the_payer_could_not_confirm_is_told_as_failed(
         "select data ->> 'type' from jobs where type = 'payment_notification' order by id"
     )
     assert [row[0] for row in told][-2:] == ["payment_action_required", "payment_failed"]
+
+
+async def test_a_request_to_confirm_that_comes_too_late_asks_nobody(
+    follow: Attempt, double: StripeDouble, user_id: UUID, owner: Owner
+) -> None:
+    """The payer could not confirm, and heard of it; then the event that asked arrives."""
+    story = double.story(user_id, tells_user="subscription")
+    for event in story.begin():
+        await follow(event)
+    asks = ask_to_confirm(story)
+    double.books.intent_of(story.invoice)["status"] = "requires_payment_method"
+    late = [event for event in asks if event["type"] == "invoice.payment_action_required"]
+    for event in [*(event for event in asks if event not in late), *late]:
+        await follow(event)
+    invoice = story.invoice["id"]
+    assert (
+        await owner.fetchval("select status from payments where stripe_invoice_id = $1", invoice) == "failed"
+    )
+    told = await owner.fetch(
+        "select data ->> 'type' from jobs where type = 'payment_notification' order by id"
+    )
+    assert [row[0] for row in told][2:] == ["payment_failed"]

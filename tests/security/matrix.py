@@ -85,7 +85,7 @@ _WITHIN_PAYMENTS = (
     " settle_crypto_payment reverse_crypto_payment look_at_crypto_again end_crypto_request_at crypto_request_as_told"
     " crypto_payment_words crypto_payer_message crypto_hash crypto_units"
     " extend_paid_period take_back_paid_period renewal_words renewal_stage grace_period add_months"
-    " tier_exchange lock_open_requests"
+    " tier_exchange lock_open_requests give_crypto_request_time"
     " tell_payer tell_operators"
 ).split()
 
