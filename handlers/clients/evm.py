@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,6 +61,19 @@ class _Block(BaseModel):
     timestamp: datetime
 
 
+def load() -> None:
+    """Imports the library and what it brings, which raises Python's limit of recursion; leaves the limit as it was.
+
+    Else deep JSON of a stranger, read anywhere in this process, would end it instead of being refused.
+    """
+    limit = sys.getrecursionlimit()
+    try:
+        for name in ("web3", "eth_account"):
+            importlib.import_module(name)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 class EvmChain:
     """One endpoint. Opened once per process by `open`."""
 
@@ -76,7 +90,7 @@ class EvmChain:
     async def open(cls, url: str, chain_id: int, name: str) -> AsyncIterator[EvmChain]:
         """`name` is what errors call it: the URL may hold a key."""
         try:
-            await to_thread(importlib.import_module, "web3")  # seconds, on a cold disk
+            await to_thread(load)  # seconds, on a cold disk
         except ModuleNotFoundError:
             raise ConfigError([f"{name}: {INSTALL}"]) from None
         from web3 import AsyncWeb3
@@ -146,7 +160,7 @@ class EvmChain:
                 "the payment itself was not judged."
             )
 
-    async def _check_decimals(self, contract: str, expected: int) -> None:
+    async def _check_decimals(self, contract: str, configured: int) -> None:
         """Asked once per token: a wrong number here would be a wrong amount of money, by powers of ten."""
         from web3 import AsyncWeb3
 
@@ -155,12 +169,12 @@ class EvmChain:
                 {"to": AsyncWeb3.to_checksum_address(contract), "data": DECIMALS}
             )
             self._decimals[contract] = int.from_bytes(answer) if len(answer) == 32 else -1
-        if self._decimals[contract] != expected:
+        if self._decimals[contract] != configured:
             found = self._decimals[contract]
             raise Misconfigured(
                 f"The token {contract} "
                 + ("is no token" if found < 0 else f"has {found} decimals")
-                + f" on this chain, and crypto_assets says {expected} decimals. Mend that row; requests that were "
+                + f" on this chain, and crypto_assets says {configured} decimals. Mend that row; requests that were "
                 "opened with it are for a person. The payment itself was not judged."
             )
 

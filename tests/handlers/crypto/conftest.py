@@ -12,6 +12,7 @@ from devstack.chain.anvil import Anvil, Token, anvil_process, new_address
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from handlers import resources
+from handlers.clients import evm
 from handlers.clients.chains import Chains
 from handlers.clients.database import Database, call
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
@@ -20,6 +21,7 @@ from listener.resources import opened, resources_in
 from tests.handlers.conftest import Json, Owner, a_job
 from tests.skips import ANVIL
 
+evm.load()  # before a test imports what would raise the limit of recursion for the whole run
 Verify = Callable[..., Awaitable[Json]]
 PRICE = 29
 LATER = timedelta(hours=25)

@@ -236,6 +236,20 @@ def test_without_endpoints_nothing_heavy_is_loaded() -> None:
     assert done.stdout.split() == []
 
 
+def test_the_library_does_not_let_deep_json_of_a_stranger_end_the_process() -> None:
+    program = (
+        "import asyncio, json\n"
+        "from handlers.clients.chains import Chains\n"
+        "async def main():\n"
+        f"    async with Chains.open({{'CRYPTO_ENDPOINTS': json.dumps({{'evm:1': [{DEAD!r}]}})}}):\n"
+        "        try: json.loads('[' * 100_000)\n"
+        "        except RecursionError: print('refused')\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"]), done.stderr[-500:]
+
+
 async def test_a_worker_that_lacks_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "web3", None)
     with pytest.raises(ConfigError, match=r"pip install 'pulseengine-workers\[crypto\]'"):
