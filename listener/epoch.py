@@ -169,6 +169,7 @@ class Epoch:
 
     async def close(self, within: float) -> None:
         """Leaves no task and no socket, whatever the state; a polite goodbye gets `within` seconds."""
+        self.end(Ending("closed"))  # what still comes in counts no more
         socket = self._socket or self._client._ws_connection
         tasks = self._tasks()
         if socket is not None and socket.keepalive_task is not None:

@@ -107,6 +107,22 @@ async def test_what_comes_after_the_ending_does_not_count() -> None:
     await ended.close(1)
 
 
+async def test_what_comes_in_while_it_is_closed_does_not_count() -> None:
+    proofs: list[str] = []
+    closing = epoch.Epoch(
+        url="ws://127.0.0.1:1",
+        key="key",
+        inserted={},
+        subscribed=lambda: proofs.append("subscribed"),
+        proven=lambda: proofs.append("proven"),
+        token="one",
+        deadline=10,
+    )
+    await closing.close(1)
+    closing._heard(lambda: None)
+    assert (proofs, closing.heard_at) == ([], None)
+
+
 async def test_a_second_ready_means_a_gap_and_rings_every_bell_again(phoenix: Phoenix) -> None:
     async with listening(phoenix) as ears:
         await ears.all_woken()
