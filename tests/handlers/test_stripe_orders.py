@@ -1,6 +1,6 @@
 """Lives at Stripe whose events come in random orders, some twice, to workers that die: the end is Stripe's, told once.
 
-`PULSE_ORDERS=200 ./dev test tests/handlers/test_stripe_orders.py` tries two hundred; the number in the suite is small.
+Two hundred orders, ten to a test; `PULSE_ORDERS=2000 ./dev test tests/handlers/test_stripe_orders.py` tries more.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from handlers.payment.stripe_webhook import UnknownUser
 from tests.handlers.conftest import Attempt, Json, Owner
 from tests.handlers.mortal import Died, dies_after, make_mortal
 
-ORDERS = int(os.environ.get("PULSE_ORDERS", "20"))
+ORDERS = int(os.environ.get("PULSE_ORDERS", "200"))
 GROUPS = ORDERS // 10
 AT_ONCE = 5
 MOST_STEPS = 12
