@@ -1,11 +1,13 @@
 -- Two tables and a few functions for generated requests; `fresh()` puts every row back.
+-- No autovacuum: what it learns of one of the two copies, while it has not yet seen the other, changes planned counts.
 
 create type colour as enum ('red', 'green', 'blue');
 create table things (
   id int primary key, name text not null default 'new', colour colour, amount numeric, seen_at timestamptz, tags text[],
   data jsonb, is_good bool, unique (name)
-);
-create table notes (id int primary key, thing_id int references things on delete cascade, body text, rank int default 0);
+) with (autovacuum_enabled = off);
+create table notes (id int primary key, thing_id int references things on delete cascade, body text, rank int default 0)
+  with (autovacuum_enabled = off);
 create view good_things as select id, name, is_good from things where is_good;
 create schema other;
 create table other.things (id int primary key, label text);
