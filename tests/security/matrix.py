@@ -44,6 +44,15 @@ TABLES: Final = {
     "crypto_transactions": ("----", "O---", "0---", "A---", "----"),
     "crypto_transfers":  ("----", "----", "----", "A---", "----"),
     "crypto_addresses":  ("----", "----", "----", "A---", "----"),
+    "broker_connections": ("----", "O---", "0---", "AYY-", "----"),
+    "broker_limits":     ("----", "----", "----", "AYYY", "----"),
+    "trading_rules":     ("----", "----", "----", "A-Y-", "----"),
+    "trading_halts":     ("----", "----", "----", "A---", "----"),
+    "orders":            ("----", "O---", "0---", "A---", "----"),
+    "order_fills":       ("----", "O---", "0---", "A---", "----"),
+    "positions":         ("----", "O---", "0---", "A---", "----"),
+    "broker_sync_runs":  ("----", "----", "----", "A---", "----"),
+    "broker_callbacks":  ("----", "----", "----", "A---", "----"),
     # A stranger's update is one of none of the rows.
     "notification_preferences": ("----", "OYY-", "0-Y-", "A---", "----"),
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
@@ -54,22 +63,40 @@ _OF_PRODUCERS = frozenset(
 _HARMLESS = frozenset(
     "id queue status type user_id priority run_at attempt cancel_requested created_at updated_at finished_at".split()
 )
+_OF_AN_ACCOUNT = frozenset(
+    "id user_id broker label environment status status_reason synced_at created_at".split()
+)
 READS: Final = {
     ("jobs", "user"): _HARMLESS,
     ("jobs", "other"): _HARMLESS,
     ("realtime_canary", "worker"): frozenset({"id", "token"}),
+    ("broker_connections", "user"): _OF_AN_ACCOUNT,
+    ("broker_connections", "other"): _OF_AN_ACCOUNT,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
+_PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
     **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
     # And their own id: a null there is nobody's, and refused by the policy.
     ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
+    ("broker_connections", "service"): frozenset(
+        "id user_id broker label environment credentials_secret_id credentials_env settings".split()
+    ),
+    ("broker_limits", "service"): _PACE,
 }
 """Into which columns those insert who may."""
 UPDATES: Final = {
     ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
     ("notification_preferences", "other"): frozenset({"locale", "timezone"}),
+    ("broker_connections", "service"): frozenset(
+        "label credentials_secret_id credentials_env settings status status_reason".split()
+    ),
+    ("broker_limits", "service"): _PACE,
+    ("trading_rules", "service"): frozenset(
+        "environment needs_subscription max_order_notional max_position_notional market_order_good_for"
+        " order_good_for".split()
+    ),
 }
 """Which columns those update who may."""
 
@@ -88,6 +115,16 @@ _WITHIN_PAYMENTS = (
     " tier_exchange lock_open_requests give_crypto_request_time"
     " tell_payer tell_operators"
 ).split()
+
+# The broker family, room by room: those that its handlers and the app's server call, and those within.
+FOR_ORDERS: Final[list[str]] = []
+_WITHIN_ORDERS: Final[list[str]] = []
+FOR_ORDER_TRUTH: Final[list[str]] = []
+_WITHIN_ORDER_TRUTH: Final[list[str]] = []
+FOR_BROKER_CALLS: Final[list[str]] = []
+_WITHIN_BROKER_CALLS: Final[list[str]] = []
+FOR_PAPER: Final[list[str]] = []
+_WITHIN_PAPER: Final[list[str]] = []
 
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {
@@ -122,6 +159,10 @@ FUNCTIONS: Final = {
     "retry_delay":              "-    -    -     -       -",
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
     **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
+    **dict.fromkeys(FOR_ORDERS + FOR_ORDER_TRUTH + FOR_BROKER_CALLS + FOR_PAPER, "- - - Y -"),
+    **dict.fromkeys(
+        _WITHIN_ORDERS + _WITHIN_ORDER_TRUTH + _WITHIN_BROKER_CALLS + _WITHIN_PAPER, "- - - - -"
+    ),
 }  # fmt: skip
 
 # What a caller hears over Realtime when a row is inserted into a queue: the columns it is shown of those rows that are

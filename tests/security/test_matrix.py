@@ -11,6 +11,7 @@ import pytest
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener.migrate import migrate, migrations
+from tests.security.broker_seeds import BROKER_SEEDS
 from tests.security.matrix import CALLERS, FUNCTIONS, INSERTS, MINE, READS, TABLES, UPDATES
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -63,6 +64,7 @@ SEEDS = f"""
     values ('{MINE}', 'manual', 'succeeded', 1, 'usd'), (gen_random_uuid(), 'manual', 'succeeded', 1, 'usd');
     insert into stripe_events (id, type, livemode, job_key, status, sent_at)
     values ('evt_1', 'a', false, 'k', 'received', now()), ('evt_2', 'a', false, 'k', 'received', now());
+    {BROKER_SEEDS}
     notify pgrst, 'reload schema';
 """
 
@@ -156,7 +158,7 @@ async def reads(
     [count] = {len(said) for status, said in found if status == 200}
     if count in (0, await owner.fetchval(f"select count(*) from {table}")):
         return ("A" if count else "0"), readable
-    tag = next(name for name in ("slug", "user_id", "crypto_payment_id", "id") if name in columns)
+    tag = next(name for name in ("slug", "user_id", "crypto_payment_id", "order_id", "id") if name in columns)
     seen = {row[tag] for row in cast("list[dict[str, str]]", answers[tag][1])}
     return ("O" if seen <= {MINE, "for all"} else "not theirs"), readable
 
