@@ -31,6 +31,7 @@ QUEUE_OF: Mapping[str, Queue] = {
     "email": Queue.ALERTS,
     "push": Queue.ALERTS,
     "aggregate": Queue.ALERTS,
+    "notify": Queue.ALERTS,
     "prune": Queue.MAINTENANCE,
 }
 """Where the platform's job types live, so that a producer may name the type alone, whatever this process can run."""
