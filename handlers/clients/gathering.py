@@ -12,7 +12,7 @@ The first to come waits `linger` for company, at most; those who come while all 
 the next one. What happens when something goes wrong is decided here once:
 
     a caller is cancelled before its request left    its item stays behind: it was never sent
-    a caller is cancelled afterwards                 the request goes on: it cannot be called back, others are in it
+    a caller is cancelled afterwards                 the request goes on: others are in it, too
     `carry` raises                                   each caller in that request gets `NotCarried`, of its own, with the
                                                      error as its cause; the other requests and later ones are untouched.
                                                      A provider's refusals are outcomes, not errors: one bad item is for
