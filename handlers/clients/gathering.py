@@ -13,10 +13,10 @@ the next one. What happens when something goes wrong is decided here once:
 
     a caller is cancelled before its request left    its item stays behind: it was never sent
     a caller is cancelled afterwards                 the request goes on: others are in it, too
-    `carry` raises                                   each caller in that request gets `NotCarried`, of its own, with the
-                                                     error as its cause; the other requests and later ones are untouched.
-                                                     A provider's refusals are outcomes, not errors: one bad item is for
-                                                     `carry` to tell from the good ones (halving)
+    `carry` raises                                   each caller in that request gets `NotCarried`, of its own, with
+                                                     the error as its cause; other requests are untouched. A provider's
+                                                     refusals are outcomes, not errors: one bad item is for `carry` to
+                                                     tell from the good ones (halving)
     the block ends                                   what was begun is carried, then `send` is refused
 
 Bounds: `most` items in a request and `at_once` requests under way. Nothing piles up behind them either, since each
