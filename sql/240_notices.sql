@@ -3,13 +3,6 @@
 -- A notice is a job, inserted by the same transaction that writes the fact that it tells. So there is no fact without
 -- its notice, no notice of a fact that was rolled back, and by the key no second one.
 
--- How a user likes to read amounts and dates. Users keep their own row; without one it is American English and UTC.
-create table public.notification_preferences (
-    user_id uuid primary key,
-    locale text not null default 'en_US' check (locale ~ '^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*$'),
-    timezone text not null default 'UTC' check (timezone ~ '^[A-Za-z0-9_+/-]{1,64}$')
-);
-
 -- Enqueues the payment_notification of one fact for the user. Callers: the functions that write facts.
 -- kind is a type of payment_notification; `key` says which fact of that kind it is, for ever; context is what the text
 -- needs: amounts and currency as text, times in ISO format.
@@ -72,19 +65,6 @@ exception when deadlock_detected or serialization_failure then
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
-
-alter table public.notification_preferences enable row level security;
-revoke all on public.notification_preferences from public, anon, authenticated, service_role, pulse_worker;
-grant select on public.notification_preferences to service_role;
-grant select, insert (user_id, locale, timezone), update (locale, timezone)
-on public.notification_preferences to authenticated;
-
-create policy "users see their own preferences" on public.notification_preferences
-for select to authenticated using (user_id = (select auth.uid()));
-create policy "users make their own preferences" on public.notification_preferences
-for insert to authenticated with check (user_id = (select auth.uid()));
-create policy "users change their own preferences" on public.notification_preferences
-for update to authenticated using (user_id = (select auth.uid())) with check (user_id = (select auth.uid()));
 
 revoke all on function
 public.tell_payer(uuid, text, text, jsonb),
