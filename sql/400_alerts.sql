@@ -136,6 +136,7 @@ create table public.alert_deliveries (
     begun_by text,                                      -- the attempt that began the newest send
     sending_until timestamptz,                          -- by then that send is over, one way or another
     not_before timestamptz,                             -- the end of quiet hours, or its turn
+    give_up_at timestamptz not null default public.clock_now() + interval '1 day',  -- news of yesterday is not sent
     is_unsent boolean not null default false,           -- failed, but nothing left us: replaying its job sends it
     provider_id text,
     reason text,                                        -- one word for programs
@@ -206,8 +207,8 @@ on public.alerts to authenticated;
 grant select (id, user_id, channel, kind, label, status, status_reason, last_seen_at, created_at)
 on public.alert_targets to authenticated;
 grant select on public.digests to authenticated;
-grant select (id, alert_id, digest_id, user_id, channel, target_id, status, reason, words, not_before, created_at,
-    sent_at
+grant select (
+    id, alert_id, digest_id, user_id, channel, target_id, status, reason, words, not_before, created_at, sent_at
 ) on public.alert_deliveries to authenticated;
 
 create policy "users see their own preferences" on public.notification_preferences

@@ -28,7 +28,7 @@ from httpx import HTTPError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from handlers.clients.database import CallFailed, Database, call
-from listener import Job, Payload, Reject, Snooze
+from listener import Job, Payload, Reject, Snooze, strike_out
 
 Severity = Literal["info", "warning", "error", "critical"]
 
@@ -237,6 +237,7 @@ async def deliver(
     if begun["step"] == "done":
         return begun
     sending = Sending.model_validate(begun)
+    strike_out(*(one for one in (sending.target.secret, sending.target.address) if one))
     told, error = await _told(send, sending, pace.limit)
     ended = await _surely(
         db,
@@ -244,7 +245,8 @@ async def deliver(
         delivery_id=sending.delivery_id,
         send=sending.send,
         told=_words(told),
-        is_last=job.attempt - job.uncounted >= job.max_attempts,
+        is_last=(error is not None or isinstance(told, NotSent))
+        and job.attempt - job.uncounted >= job.max_attempts,
     )
     if error is not None:
         raise error

@@ -6,6 +6,13 @@ A table or function without a row fails `test_matrix.py`: what is new is closed 
 from typing import Final
 
 from devstack.keys import LOCAL
+from tests.security.alert_matrix import (
+    ALERT_FUNCTIONS,
+    ALERT_INSERTS,
+    ALERT_READS,
+    ALERT_TABLES,
+    ALERT_UPDATES,
+)
 
 MINE: Final = "11111111-1111-1111-1111-111111111111"
 CALLERS: Final = {
@@ -54,8 +61,7 @@ TABLES: Final = {
     "positions":         ("----", "O---", "0---", "A---", "----"),
     "broker_sync_runs":  ("----", "----", "----", "A---", "----"),
     "broker_callbacks":  ("----", "----", "----", "A---", "----"),
-    # A stranger's update is one of none of the rows.
-    "notification_preferences": ("----", "OYY-", "0-Y-", "A---", "----"),
+    **ALERT_TABLES,
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
 
 _OF_PRODUCERS = frozenset(
@@ -73,23 +79,21 @@ READS: Final = {
     ("realtime_canary", "worker"): frozenset({"id", "token"}),
     ("broker_connections", "user"): _OF_AN_ACCOUNT,
     ("broker_connections", "other"): _OF_AN_ACCOUNT,
+    **ALERT_READS,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
 _PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
     **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
-    # And their own id: a null there is nobody's, and refused by the policy.
-    ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
     ("broker_connections", "service"): frozenset(
         "id user_id broker label environment credentials_secret_id credentials_env settings".split()
     ),
     ("broker_limits", "service"): _PACE,
+    **ALERT_INSERTS,
 }
 """Into which columns those insert who may."""
 UPDATES: Final = {
-    ("notification_preferences", "user"): frozenset({"locale", "timezone"}),
-    ("notification_preferences", "other"): frozenset({"locale", "timezone"}),
     ("broker_connections", "service"): frozenset(
         "label credentials_secret_id credentials_env settings status status_reason".split()
     ),
@@ -98,6 +102,7 @@ UPDATES: Final = {
         "environment needs_subscription max_order_notional max_position_notional market_order_good_for"
         " order_good_for".split()
     ),
+    **ALERT_UPDATES,
 }
 """Which columns those update who may."""
 
@@ -172,6 +177,7 @@ FUNCTIONS: Final = {
     **dict.fromkeys(
         _WITHIN_ORDERS + _WITHIN_ORDER_TRUTH + _WITHIN_BROKER_CALLS + _WITHIN_PAPER, "- - - - -"
     ),
+    **ALERT_FUNCTIONS,
 }  # fmt: skip
 
 # What a caller hears over Realtime when a row is inserted into a queue: the columns it is shown of those rows that are

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from tests.security.alert_matrix import FOR_ALERTS, REGISTERING
 from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS
 from tests.sql.calls import Calls
 
@@ -29,6 +30,8 @@ DEFINER = {
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
+    **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
+    **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {

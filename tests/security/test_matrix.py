@@ -11,6 +11,7 @@ import pytest
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from listener.migrate import migrate, migrations
+from tests.security.alert_seeds import ALERT_SEEDS
 from tests.security.broker_seeds import BROKER_SEEDS
 from tests.security.matrix import CALLERS, FUNCTIONS, INSERTS, MINE, READS, TABLES, UPDATES
 
@@ -60,19 +61,20 @@ SEEDS = f"""
     select id, md5(id::text) || md5(id::text) from crypto_payments;
     insert into crypto_transfers (crypto_payment_id, chain, tx_hash, place, amount)
     select crypto_payment_id, 'bitcoin:regtest', tx_hash, 0, 1 from crypto_transactions;
-    insert into notification_preferences (user_id) values ('{MINE}'), (gen_random_uuid());
     insert into payments (user_id, provider, status, amount, currency)
     values ('{MINE}', 'manual', 'succeeded', 1, 'usd'), (gen_random_uuid(), 'manual', 'succeeded', 1, 'usd');
     insert into stripe_events (id, type, livemode, job_key, status, sent_at)
     values ('evt_1', 'a', false, 'k', 'received', now()), ('evt_2', 'a', false, 'k', 'received', now());
     {BROKER_SEEDS}
+    {ALERT_SEEDS}
     notify pgrst, 'reload schema';
 """
 
 
 # Without it a row is nobody's, and a policy refuses it before the table can.
 _WHOSE: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("notification_preferences", "POST"): {"user_id": MINE}
+    ("notification_preferences", "POST"): {"user_id": MINE},
+    ("channel_preferences", "POST"): {"user_id": MINE},
 }
 
 

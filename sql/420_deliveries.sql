@@ -1,0 +1,263 @@
+-- One delivery, told once: begun before anything leaves us, recorded when it is known what became of it.
+--
+-- Between the two a worker may die, and then nobody knows whether the provider has it. So every send is a row first:
+-- it has a number (the fence of what is recorded), and a time by which it is over. While that time runs nobody else
+-- sends; after it, what may have arrived is sent again once at most, or as often as it takes where the provider takes
+-- the same message twice as one.
+--
+-- Lock order: the delivery, its lanes (the channel's before the target's), what is told of it, and last the limit.
+
+-- The lane of a target: two users who share a webhook share its pace.
+-- Callers: begin_delivery, record_delivery.
+create function public.lane_of(delivery public.alert_deliveries) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select (delivery).channel || ':' || coalesce(
+    (
+        select t.address from public.alert_targets as t
+        where t.id = (delivery).target_id
+    ), (delivery).address, (delivery).target_id::text
+);
+$$;
+
+
+-- How long a delivery has to wait for its lane; zero: it has it, until it is recorded or the time is over.
+-- Those who wait get turns one after the other, so that they do not all come back at once.
+-- Callers: begin_delivery.
+create function public.enter_lane(
+    delivery public.alert_deliveries, lane text, one_at_a_time boolean, lasts interval
+) returns interval
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    between_turns constant interval := interval '200 milliseconds';
+    known public.delivery_lanes;
+    has_turn constant boolean := (delivery).not_before <= now_at;
+    turn timestamptz;
+begin
+    if enter_lane.one_at_a_time then
+        insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
+        select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane for update;
+    else
+        select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane;
+    end if;
+    if known.held_until > now_at
+        or enter_lane.one_at_a_time and (
+            known.busy_with <> (delivery).id and known.busy_until > now_at
+            or known.turn_at > now_at and has_turn is not true      -- others wait already
+        ) then
+        turn := greatest(known.held_until, known.turn_at, now_at) + between_turns;
+        update public.delivery_lanes as l set turn_at = turn where l.lane = enter_lane.lane;
+        return turn - now_at;
+    end if;
+    if enter_lane.one_at_a_time then
+        update public.delivery_lanes as l
+        set busy_with = (delivery).id, busy_until = now_at + enter_lane.lasts
+        where l.lane = enter_lane.lane;
+    end if;
+    return interval '0';
+end
+$$;
+
+
+-- Why a delivery that was wanted when it was routed is not sent after all; null: nothing has changed.
+-- Callers: begin_delivery.
+create function public.delivery_objection(delivery public.alert_deliveries) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    target public.alert_targets;
+    alert public.alerts;
+begin
+    if (delivery).target_id is not null then
+        select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
+        if target.id is null or target.user_id is distinct from (delivery).user_id then
+            return 'target_removed';
+        elsif target.status <> 'active' then
+            return 'target_disabled';
+        end if;
+    end if;
+    if (delivery).alert_id is not null then
+        select a.* into alert from public.alerts as a where a.id = (delivery).alert_id;
+    end if;
+    return coalesce(
+        public.not_wanted(alert, (delivery).channel),
+        case
+            when (delivery).channel = 'email'
+                then public.mail_suppressed(coalesce((delivery).address, target.address), (delivery).digest_id is not null)
+        end
+    );
+end
+$$;
+
+
+-- Begins a send. Answers {"step": "send", "send": its number, "resend", "delivery_id", "channel", "alert", "digest_id",
+-- "target", "reader"}, or {"step": "later", "delay_seconds", "reason"}, or {"step": "done", "status", "reason"}.
+-- Callers: the channels' handlers (handlers/clients/delivery.py), over RPC. begun_by names the attempt of the job; pace
+-- is {"limit_seconds": by when the send is over, "one_at_a_time", "repeatable", "allowed", "per_seconds"}.
+-- Guarantees: safe to repeat, by the same attempt; and of two attempts one sends.
+create function public.begin_delivery(delivery_id uuid, begun_by text, pace jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    lasts constant interval := make_interval(secs => (pace ->> 'limit_seconds')::numeric);
+    is_repeat boolean;
+    is_resend boolean;
+    delivery public.alert_deliveries;
+    objection text;
+    wait interval;
+begin
+    select d.* into delivery from public.alert_deliveries as d where d.id = begin_delivery.delivery_id for update;
+    is_repeat := coalesce(delivery.status = 'sending' and delivery.begun_by = begin_delivery.begun_by, false);
+    is_resend := delivery.status = 'sending';
+    if delivery.id is null then
+        return '{"step": "done", "status": "gone", "reason": "its alert was deleted"}';
+    elsif is_repeat then
+        return public.delivery_words(delivery);
+    elsif delivery.status not in ('pending', 'sending') and not delivery.is_unsent then
+        return jsonb_build_object('step', 'done', 'status', delivery.status, 'reason', delivery.reason);
+    elsif is_resend and delivery.sending_until > now_at then
+        return public.later(delivery.sending_until - now_at, 'another attempt may be sending it');
+    elsif is_resend and delivery.resends >= 1 and (pace ->> 'repeatable')::boolean is not true then
+        return public.end_delivery(delivery, 'unknown', coalesce(delivery.reason, 'cut_off'));
+    elsif now_at >= delivery.give_up_at and not delivery.is_unsent then
+        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'failed' end, 'too_old');
+    end if;
+
+    objection := public.delivery_objection(delivery);
+    if objection is not null then
+        -- What may have arrived already is not called suppressed.
+        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'suppressed' end, objection);
+    end if;
+    wait := (
+        select public.quiet_until(now_at, a.user_id, a.severity) - now_at from public.alerts as a
+        where a.id = delivery.alert_id
+    );
+    if wait is not null then
+        update public.alert_deliveries as d
+        set not_before = now_at + wait, give_up_at = now_at + wait + interval '1 day'
+        where d.id = delivery.id;
+        return public.later(wait, 'quiet hours');
+    end if;
+
+    wait := public.enter_lane(delivery, delivery.channel, false, lasts);
+    if wait = interval '0' then
+        wait := public.enter_lane(delivery, public.lane_of(delivery), (pace ->> 'one_at_a_time')::boolean, lasts);
+    end if;
+    if wait > interval '0' then
+        update public.alert_deliveries as d set not_before = now_at + wait where d.id = delivery.id;
+        return public.later(wait, 'its turn comes later');
+    end if;
+    if (pace ->> 'allowed') is not null then
+        wait := public.take_calls(
+            'deliver:' || delivery.channel, 1, (pace ->> 'allowed')::integer,
+            make_interval(secs => (pace ->> 'per_seconds')::numeric)
+        );
+        if wait > interval '0' then
+            perform public.leave_lane(delivery);
+            return public.later(wait, 'the limit of the channel');
+        end if;
+    end if;
+
+    update public.alert_deliveries as d
+    set
+        status = 'sending', sends = d.sends + 1, resends = d.resends + is_resend::integer,
+        begun_by = begin_delivery.begun_by, sending_until = now_at + lasts, is_unsent = false, reason = null, words = null
+    where d.id = delivery.id
+    returning d.* into delivery;
+    return public.delivery_words(delivery);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- The answer to one who is to wait. Callers: begin_delivery, record_delivery.
+create function public.later(wait interval, reason text) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+return jsonb_build_object('step', 'later', 'delay_seconds', extract(epoch from wait), 'reason', reason);
+
+
+-- Frees the lane that a delivery has. Callers: begin_delivery, end_delivery, record_delivery.
+create function public.leave_lane(delivery public.alert_deliveries) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+update public.delivery_lanes as l
+set busy_with = null, busy_until = null
+where l.lane = public.lane_of(delivery) and l.busy_with = (delivery).id;
+$$;
+
+
+-- Writes down how a delivery ended before it was sent, and answers so. Callers: begin_delivery.
+create function public.end_delivery(delivery public.alert_deliveries, status text, reason text) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update public.alert_deliveries as d set status = end_delivery.status, reason = end_delivery.reason
+    where d.id = (delivery).id;
+    perform public.leave_lane(delivery);
+    return jsonb_build_object('step', 'done', 'status', end_delivery.status, 'reason', end_delivery.reason);
+end
+$$;
+
+
+-- All that a channel needs to send. Callers: begin_delivery.
+create function public.delivery_words(delivery public.alert_deliveries) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    target public.alert_targets;
+    secret text;
+begin
+    select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
+    if target.secret_id is not null then
+        select s.decrypted_secret into secret from vault.decrypted_secrets as s where s.id = target.secret_id;
+    end if;
+    return jsonb_build_object(
+        'step', 'send',
+        'send', (delivery).sends,
+        'resend', (delivery).resends > 0,
+        'delivery_id', (delivery).id,
+        'channel', (delivery).channel,
+        'alert', (
+            select to_jsonb(a) - 'dedupe_key' - 'read_at' from public.alerts as a
+            where a.id = (delivery).alert_id
+        ),
+        'digest_id', (delivery).digest_id,
+        'target', jsonb_build_object(
+            'id', target.id, 'address', coalesce((delivery).address, target.address), 'kind', target.kind,
+            'label', target.label, 'secret', secret
+        ),
+        'reader', coalesce((
+            select jsonb_build_object('locale', p.locale, 'timezone', p.timezone)
+            from public.notification_preferences as p
+            where p.user_id = (delivery).user_id
+        ), '{}')
+    );
+end
+$$;
+
+
+revoke all on function
+public.lane_of(public.alert_deliveries),
+public.enter_lane(public.alert_deliveries, text, boolean, interval),
+public.delivery_objection(public.alert_deliveries),
+public.begin_delivery(uuid, text, jsonb),
+public.later(interval, text),
+public.leave_lane(public.alert_deliveries),
+public.end_delivery(public.alert_deliveries, text, text),
+public.delivery_words(public.alert_deliveries)
+from public, anon, authenticated, service_role, pulse_worker;
+
+grant execute on function public.begin_delivery(uuid, text, jsonb) to service_role;

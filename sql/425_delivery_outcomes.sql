@@ -1,0 +1,126 @@
+-- From what a channel saw to what becomes of a delivery, and of its target.
+
+-- Writes down what a channel saw. Answers {"status", "reason"}, with "delay_seconds" when it is to come back, and with
+-- "stale" when that send had been overtaken and nothing was changed.
+-- Callers: the channels' handlers, over RPC. `send` is the number that begin_delivery answered; told is {"outcome":
+-- sent | refused | later | not_sent | unknown, "reason"?, "words"?, "provider_id"?, "delay_seconds"?, "hold_seconds"?,
+-- "hold_channel"?, "target"?: keep | disable | remove, "suppress"?}; is_last: the job has no further attempt.
+-- Guarantees: safe to repeat.
+create function public.record_delivery(delivery_id uuid, send integer, told jsonb, is_last boolean) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    outcome constant text := told ->> 'outcome';
+    delay constant interval := make_interval(secs => coalesce((told ->> 'delay_seconds')::numeric, 0));
+    delivery public.alert_deliveries;
+begin
+    select d.* into delivery from public.alert_deliveries as d where d.id = record_delivery.delivery_id for update;
+    if delivery.id is null then
+        return '{"status": "gone", "stale": true}';
+    elsif delivery.sends <> record_delivery.send then
+        return jsonb_build_object('status', delivery.status, 'reason', delivery.reason, 'stale', true);
+    elsif delivery.status not in ('sending', 'pending') then    -- it was recorded, and the answer was lost
+        return jsonb_strip_nulls(jsonb_build_object('status', delivery.status, 'reason', delivery.reason));
+    end if;
+
+    perform public.leave_lane(delivery);
+    if (told ->> 'hold_seconds') is not null then
+        insert into public.delivery_lanes as l (lane, held_until)
+        values (
+            case when (told ->> 'hold_channel')::boolean then delivery.channel else public.lane_of(delivery) end,
+            now_at + make_interval(secs => (told ->> 'hold_seconds')::numeric)
+        )
+        on conflict (lane) do update set held_until = greatest(l.held_until, excluded.held_until);
+    end if;
+    update public.alert_deliveries as d
+    set
+        status = case
+            when outcome = 'sent' then 'sent'
+            when outcome = 'refused' then 'failed'
+            when outcome = 'unknown' then case when record_delivery.is_last then 'unknown' else 'sending' end
+            when outcome = 'not_sent' and record_delivery.is_last then 'failed'
+            else 'pending'
+        end,
+        is_unsent = outcome = 'not_sent' and record_delivery.is_last,
+        sending_until = case when outcome = 'unknown' then now_at end,
+        not_before = case when outcome in ('later', 'unknown') then now_at + delay end,
+        sent_at = case when outcome = 'sent' then now_at end,
+        provider_id = coalesce(told ->> 'provider_id', d.provider_id),
+        reason = told ->> 'reason',
+        words = told ->> 'words'
+    where d.id = delivery.id
+    returning d.* into delivery;
+    if outcome = 'refused' then
+        perform public.give_up_target(delivery, told);
+    end if;
+    return jsonb_strip_nulls(jsonb_build_object(
+        'status', delivery.status, 'reason', delivery.reason, 'send', delivery.sends,
+        'delay_seconds', case when outcome in ('later', 'unknown') then extract(epoch from delay) end
+    ));
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- What a refusal means for the target: it is disabled and its users are told by their other channels; or forgotten; or
+-- its address gets no mail any more. Callers: record_delivery.
+create function public.give_up_target(delivery public.alert_deliveries, told jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    target public.alert_targets;
+    address text := (delivery).address;
+begin
+    select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
+    if told ->> 'target' = 'remove' then
+        perform public.forget_target(target.id, target.user_id);
+    elsif told ->> 'target' = 'disable' then
+        for target in
+            update public.alert_targets as t
+            set status = 'disabled', status_reason = told ->> 'reason'
+            where t.channel = target.channel and t.address = target.address and t.status = 'active'
+            returning t.*
+        loop
+            perform public.tell_target_disabled(target, told ->> 'words');
+        end loop;
+    end if;
+    if told ->> 'suppress' is not null then
+        insert into public.email_suppressions (address, reason)
+        values (lower(coalesce(address, target.address)), told ->> 'suppress')
+        on conflict do nothing;
+    end if;
+end
+$$;
+
+
+-- Tells the user, by the other channels, that a target takes no alerts any more. Callers: give_up_target.
+create function public.tell_target_disabled(target public.alert_targets, words text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+select public.route_alert(
+    concat_ws(':', 'target_disabled', (target).id, extract(epoch from (target).last_seen_at)),
+    jsonb_strip_nulls(jsonb_build_object(
+        'user_id', (target).user_id,
+        'audience', case when (target).user_id is null then 'operators' else 'user' end,
+        'alert_type', 'target_disabled',
+        'severity', 'warning',
+        'title', concat_ws(' ', initcap((target).channel), quote_literal((target).label), 'takes no alerts any more'),
+        'message', concat_ws(' ', words, 'Nothing more is sent there until it is registered again.'),
+        'metadata', jsonb_build_object('channel', (target).channel, 'target_id', (target).id)
+    ))
+);
+$$;
+
+revoke all on function
+public.record_delivery(uuid, integer, jsonb, boolean),
+public.give_up_target(public.alert_deliveries, jsonb),
+public.tell_target_disabled(public.alert_targets, text)
+from public, anon, authenticated, service_role, pulse_worker;
+
+grant execute on function public.record_delivery(uuid, integer, jsonb, boolean) to service_role;
