@@ -104,6 +104,7 @@ create table public.orders (
     broker_updated_at timestamptz,                      -- the broker's clock at the newest that is known
     missing integer not null default 0,                 -- how often the broker did not know an order it had accepted
     next_check_at timestamptz,                          -- when monitor_orders looks; null: it need not
+    hinted_at timestamptz,                              -- somebody said that there is news: looks begun before do not count
     accepted_at timestamptz,
     ended_at timestamptz,
     created_at timestamptz not null default public.clock_now(),
@@ -152,6 +153,7 @@ create table public.positions (
     market_value numeric,
     unrealized_pnl numeric,
     unexplained numeric not null default 0,             -- what no order that we know of accounts for
+    unexplained_told numeric not null default 0,        -- and as much of it as was told
     sync_run_id uuid not null,
     as_of timestamptz not null,
     closed_at timestamptz,

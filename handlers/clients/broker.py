@@ -98,6 +98,8 @@ class Fill:
     price: Decimal
     filled_at: datetime
     commission: Decimal | None = None
+    symbol: str | None = None
+    """What was traded, where the broker says so: the order of it may be one that was placed by hand."""
 
 
 @dataclass(frozen=True, slots=True)
