@@ -1,10 +1,13 @@
 """Opens what handlers ask for by type, once per process: the database and the providers' clients."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
 
 from httpx import AsyncClient as HttpClient
 from supabase import AsyncClientOptions, create_async_client
 
+from handlers.clients.brokers import Brokers, Open
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
 from handlers.clients.stripe import (
@@ -28,9 +31,20 @@ SUPABASE_PUBLISHABLE_KEY = Setting(
 DATABASE_TIMEOUT_SECONDS = 10.0
 
 
+ADAPTERS: Final[Mapping[str, Open]] = {}
+"""Who opens an account, by the part of a connection's `broker` before the colon. Your own adapter is one more line."""
+
+
 @resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, PULSE_WORKER_KEY, SUPABASE_PUBLISHABLE_KEY)
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """The Supabase client. Its login session is never used: the key is the identity, and a worker's goes first."""
+    """The Supabase client, one for all handlers."""
+    async with _database(settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """Its login session is never used: the key is the identity, and a worker's goes first."""
     worker_key = settings.get(PULSE_WORKER_KEY.name)
     apikey = settings[SUPABASE_PUBLISHABLE_KEY.name if worker_key else SUPABASE_SERVICE_ROLE_KEY.name]
     async with HttpClient(timeout=DATABASE_TIMEOUT_SECONDS) as http:
@@ -51,4 +65,11 @@ async def stripe(settings: Settings) -> AsyncIterator[StripeClient]:
 async def chains(settings: Settings) -> AsyncIterator[Chains]:
     """The chains that crypto payments are looked for on; none, without endpoints."""
     async with Chains.open(settings) as opened:
+        yield opened
+
+
+@resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, PULSE_WORKER_KEY, SUPABASE_PUBLISHABLE_KEY)
+async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
+    """The accounts at brokers. Each is opened when it is first asked for, so no secret of theirs is needed before."""
+    async with _database(settings) as db, Brokers.open(ADAPTERS, settings, db) as opened:
         yield opened

@@ -4,6 +4,7 @@ from listener.backoff import exponential
 from listener.errors import ConfigError, DeliveryRefused, Reject, RetryAfter
 from listener.jobs import Job, NewJob, Queue
 from listener.outcomes import Cancel, Snooze
+from listener.redaction import strike_out
 from listener.registry import Delivery, Payload, handler, webhook
 from listener.resources import Setting, Settings, resource
 
@@ -24,5 +25,6 @@ __all__ = [
     "exponential",
     "handler",
     "resource",
+    "strike_out",
     "webhook",
 ]

@@ -93,7 +93,8 @@ class Redactor:
         return text[: max(marks[-1].end() if marks else 0, len(text) - self._torn)]
 
     def _without_secrets(self, text: str) -> str:
-        for secret in self._secrets:
+        looked_up = {form for secret in _looked_up.get() or () for form in _forms_of_secret(secret)}
+        for secret in [*sorted(looked_up, key=len, reverse=True), *self._secrets]:
             text = text.replace(secret, "‹secret›")
         return text
 
@@ -124,6 +125,13 @@ class Redactor:
 def keep_at_hand(payload: Mapping[str, object]) -> None:
     """From now on whatever is redacted in this context, by any Redactor, is without the values of this payload."""
     _at_hand.set(_Values(payload))
+    _looked_up.set(set())
+
+
+def strike_out(*secrets: str) -> None:
+    """Secrets that a handler has looked up: what is redacted in its attempt from now on is without them too."""
+    if (looked_up := _looked_up.get()) is not None:
+        looked_up.update(secrets)
 
 
 def is_plain(key: str) -> bool:
@@ -192,6 +200,7 @@ class _Values:
 
 
 _at_hand: ContextVar[_Values | None] = ContextVar("payload of the attempt", default=None)
+_looked_up: ContextVar[set[str] | None] = ContextVar("secrets of the attempt", default=None)
 
 
 def _replaced(text: str, places: list[tuple[int, int, str]]) -> str:
