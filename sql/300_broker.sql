@@ -97,6 +97,10 @@ create table public.orders (
     submitting_at timestamptz,
     settles_at timestamptz,                             -- from then on, that it cannot be found means something
     misses integer not null default 0,                  -- how often it was looked for in vain since then
+    unexplained boolean not null default false,         -- an earlier submission had no answer: a last no is looked into
+    ends_as text check (ends_as in ('rejected', 'expired', 'canceled', 'in_doubt')),  -- if that look finds nothing
+    opens_at timestamptz,                               -- its market was closed until then: its age counts from there
+    job_id bigint,                                      -- of queue broker: it sends the order, or looks for it
     filled_quantity numeric not null default 0 check (filled_quantity >= 0),
     filled_avg_price numeric check (filled_avg_price > 0),
     commission numeric,
@@ -127,6 +131,8 @@ create table public.orders (
     )
 );
 create index orders_by_user on public.orders (user_id, created_at desc);
+create index orders_by_symbol on public.orders (broker_connection_id, symbol);
+create index orders_on_their_way on public.orders (updated_at) where status in ('new', 'submitting', 'unknown');
 create index orders_to_check on public.orders (broker_connection_id, next_check_at) where next_check_at is not null;
 
 -- Each execution of an order, as the broker tells it. What an order's filled_quantity says may be ahead of these.

@@ -118,7 +118,9 @@ _WITHIN_PAYMENTS = (
 
 # The broker family, room by room: those that its handlers and the app's server call, and those within.
 FOR_ORDERS: Final[list[str]] = []
-_WITHIN_ORDERS: Final[list[str]] = []
+_WITHIN_ORDERS: Final = (
+    "tell_trader tell_desk order_in_words order_check_delay apply_broker_order tell_of_order enqueue_cancel"
+).split()
 FOR_ORDER_TRUTH: Final[list[str]] = []
 _WITHIN_ORDER_TRUTH: Final[list[str]] = []
 FOR_BROKER_CALLS: Final[list[str]] = []
