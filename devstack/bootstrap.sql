@@ -1,5 +1,6 @@
 -- Gives a plain PostgreSQL 15 to 18 the shape of a Supabase project, as far as migrations and the API see it.
--- Run as a superuser in the database that is to become the project, and auth/tables.sql after it; may be repeated.
+-- Run as a superuser in the database that is to become the project, and auth/tables.sql and
+-- vault.sql after it; may be repeated.
 -- Roles belong to the whole server, everything else to the one database.
 
 do $roles$

@@ -38,6 +38,7 @@ SUPERUSER: Final = "supabase_admin"
 BOOTSTRAP: Final = (
     Path(__file__).with_name("bootstrap.sql"),
     Path(__file__).with_name("auth") / "tables.sql",
+    Path(__file__).with_name("vault.sql"),
 )
 READY_LINE: Final = 7  # of postmaster.pid, counted from 0
 START_SECONDS: Final = 30.0

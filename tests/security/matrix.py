@@ -33,6 +33,7 @@ TABLES: Final = {
     "failed_jobs":       ("----", "----", "----", "A---", "----"),
     "stale_outcomes":    ("----", "----", "----", "A---", "----"),
     "realtime_canary":   ("----", "----", "----", "A---", "A---"),
+    "call_limits":       ("----", "----", "----", "A---", "----"),
     "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
     "billing_customers": ("----", "----", "----", "A---", "----"),
     "subscriptions":     ("----", "O---", "0---", "A---", "----"),
@@ -123,8 +124,8 @@ _WITHIN_ORDERS: Final = (
 ).split()
 FOR_ORDER_TRUTH: Final[list[str]] = []
 _WITHIN_ORDER_TRUTH: Final[list[str]] = []
-FOR_BROKER_CALLS: Final[list[str]] = []
-_WITHIN_BROKER_CALLS: Final[list[str]] = []
+FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
+_WITHIN_BROKER_CALLS: Final = ["broker_pace"]
 FOR_PAPER: Final[list[str]] = []
 _WITHIN_PAPER: Final[list[str]] = []
 
@@ -159,6 +160,12 @@ FUNCTIONS: Final = {
     "record_outcomes":          "-    -    -     -       -",
     "status_after":             "-    -    -     -       -",
     "retry_delay":              "-    -    -     -       -",
+    "call_moment":              "-    -    -     -       -",
+    "calls_free_at":            "-    -    -     -       -",
+    "take_calls":               "-    -    -     -       -",
+    "hold_calls":               "-    -    -     -       -",
+    "forget_calls":             "-    -    -     -       -",
+    "count_credentials":        ".    .    .     .       .",
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
     **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
     **dict.fromkeys(FOR_ORDERS + FOR_ORDER_TRUTH + FOR_BROKER_CALLS + FOR_PAPER, "- - - Y -"),

@@ -7,13 +7,14 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from tests.security.matrix import FOR_HANDLERS_OF_PAYMENTS
+from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS
 from tests.sql.calls import Calls
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 CHANGES_JOBS = "nobody but the owner may change a job's state (docs/decisions/001)"
 MONEY = "nobody but the owner may write what users pay for"
+ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
     "enqueue": CHANGES_JOBS,
@@ -27,6 +28,7 @@ DEFINER = {
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
+    **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {

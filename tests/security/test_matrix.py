@@ -37,6 +37,7 @@ SEEDS = f"""
     insert into stale_outcomes (queue, job_id, attempt, kind, outcome)
     values ('payment', 1, 1, 'dead', '{{}}'), ('payment', 2, 1, 'dead', '{{}}');
     insert into realtime_canary (token) values ('a'), ('b');
+    insert into call_limits (key, forget_at) values ('a', now()), ('b', now());
     insert into subscription_tiers (slug, name, price_monthly, active)
     values ('for all', 'Pro', 29, true), ('gone', 'Gone', 9, false);
     insert into billing_customers (stripe_customer_id, user_id)
