@@ -17,4 +17,5 @@ BROKER_SEEDS: Final = f"""
     insert into broker_sync_runs (id, broker_connection_id) select id, id from broker_connections;
     insert into broker_callbacks (broker_connection_id, event_id, event_type, received_at)
     select id, 'e', 'order_filled', now() from broker_connections;
+    insert into broker_looks (broker_connection_id) select id from broker_connections;
 """

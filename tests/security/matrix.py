@@ -54,6 +54,7 @@ TABLES: Final = {
     "positions":         ("----", "O---", "0---", "A---", "----"),
     "broker_sync_runs":  ("----", "----", "----", "A---", "----"),
     "broker_callbacks":  ("----", "----", "----", "A---", "----"),
+    "broker_looks":      ("----", "----", "----", "A---", "----"),
     # A stranger's update is one of none of the rows.
     "notification_preferences": ("----", "OYY-", "0-Y-", "A---", "----"),
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
@@ -120,10 +121,17 @@ _WITHIN_PAYMENTS = (
 # The broker family, room by room: those that its handlers and the app's server call, and those within.
 FOR_ORDERS: Final[list[str]] = []
 _WITHIN_ORDERS: Final = (
-    "tell_trader tell_desk order_in_words order_check_delay apply_broker_order tell_of_order enqueue_cancel"
+    "tell_trader tell_desk order_in_words apply_broker_order tell_of_order enqueue_cancel"
 ).split()
-FOR_ORDER_TRUTH: Final[list[str]] = []
-_WITHIN_ORDER_TRUTH: Final[list[str]] = []
+FOR_ORDER_TRUTH: Final = (
+    "sweep_orders_to_check hint_orders take_orders_to_check record_orders_seen record_broker_trouble"
+    " enqueue_position_syncs begin_position_sync record_positions rotate_callback_secret note_callback"
+).split()
+_WITHIN_ORDER_TRUTH: Final = (
+    "order_check_after look_soon broker_connection_words fills_wanted_since end_look"
+    " adopt_order miss_order book_fills check_order_again lock_out_connection"
+    " is_overtaken write_positions judge_position forget_broker_traces"
+).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
 FOR_PAPER: Final[list[str]] = []

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS
+from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS, FOR_ORDER_TRUTH
 from tests.sql.calls import Calls
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -15,6 +15,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CHANGES_JOBS = "nobody but the owner may change a job's state (docs/decisions/001)"
 MONEY = "nobody but the owner may write what users pay for"
 ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
+TRUTH = "nobody but the owner may write what a broker said"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
     "enqueue": CHANGES_JOBS,
@@ -29,6 +30,7 @@ DEFINER = {
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
+    **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {
