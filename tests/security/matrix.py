@@ -55,6 +55,12 @@ TABLES: Final = {
     "broker_sync_runs":  ("----", "----", "----", "A---", "----"),
     "broker_callbacks":  ("----", "----", "----", "A---", "----"),
     "broker_looks":      ("----", "----", "----", "A---", "----"),
+    "paper_accounts":    ("----", "----", "----", "A-Y-", "----"),
+    "paper_orders":      ("----", "----", "----", "A---", "----"),
+    "paper_fills":       ("----", "----", "----", "A---", "----"),
+    "paper_positions":   ("----", "----", "----", "A---", "----"),
+    "paper_quotes":      ("----", "----", "----", "AYYY", "----"),
+    "paper_faults":      ("----", "----", "----", "AYYY", "----"),
     # A stranger's update is one of none of the rows.
     "notification_preferences": ("----", "OYY-", "0-Y-", "A---", "----"),
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
@@ -76,6 +82,7 @@ READS: Final = {
     ("broker_connections", "other"): _OF_AN_ACCOUNT,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
+_QUOTE = frozenset("feed symbol at bid ask bid_size ask_size".split())
 _PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
@@ -86,6 +93,10 @@ INSERTS: Final = {
         "id user_id broker label environment credentials_secret_id credentials_env settings".split()
     ),
     ("broker_limits", "service"): _PACE,
+    ("paper_quotes", "service"): _QUOTE,
+    ("paper_faults", "service"): frozenset(
+        "account_id kind operation remaining probability seed seconds".split()
+    ),
 }
 """Into which columns those insert who may."""
 UPDATES: Final = {
@@ -95,6 +106,9 @@ UPDATES: Final = {
         "label credentials_secret_id credentials_env settings status status_reason".split()
     ),
     ("broker_limits", "service"): _PACE,
+    ("paper_accounts", "service"): frozenset({"label", "settings", "feed"}),
+    ("paper_quotes", "service"): _QUOTE,
+    ("paper_faults", "service"): frozenset({"remaining"}),
     ("trading_rules", "service"): frozenset(
         "environment needs_subscription max_order_notional max_position_notional market_order_good_for"
         " order_good_for".split()
@@ -134,8 +148,11 @@ _WITHIN_ORDER_TRUTH: Final = (
 ).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
-FOR_PAPER: Final[list[str]] = []
-_WITHIN_PAPER: Final[list[str]] = []
+FOR_PAPER: Final = (
+    "open_paper_account paper_account_of load_paper_book save_paper_book find_paper_orders find_paper_fills"
+    " paper_symbols note_paper_quotes ask_for_paper_fault"
+).split()
+_WITHIN_PAPER: Final = ["draw_paper_fault", "paper_texts"]
 
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {

@@ -7,7 +7,12 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS, FOR_ORDER_TRUTH
+from tests.security.matrix import (
+    FOR_BROKER_CALLS,
+    FOR_HANDLERS_OF_PAYMENTS,
+    FOR_ORDER_TRUTH,
+    FOR_PAPER,
+)
 from tests.sql.calls import Calls
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -31,6 +36,7 @@ DEFINER = {
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
     **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
+    **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {
