@@ -26,11 +26,11 @@ async def rest(url: str, key: str) -> AsyncIterator[Call]:
                 async with session.post(
                     f"{url.rstrip('/')}/rest/v1/rpc/{function}", json=arguments
                 ) as answer:
-                    said = await answer.json(content_type=None)
+                    said: object = await answer.json(content_type=None)
             except (ClientError, TimeoutError, ValueError) as error:
                 raise DatabaseFailed(f"{function}: no answer ({type(error).__name__})") from None
             if answer.status != 200:
-                code = said.get("code") if isinstance(said, dict) else None
+                code = cast("Json", said).get("code") if isinstance(said, dict) else None
                 raise DatabaseFailed(f"{function}: {answer.status} ({code})")
             return cast("Json", said)
 

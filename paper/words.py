@@ -215,13 +215,13 @@ class Book:
     fees: Decimal = ZERO
     numbers: int = 0
     """How many orders were accepted so far."""
-    orders: dict[str, Order] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict[str, Order])
     """By id: the open ones, and those that a request may collide with."""
-    positions: dict[str, Position] = field(default_factory=dict)
-    market: dict[str, Quote] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict[str, Position])
+    market: dict[str, Quote] = field(default_factory=dict[str, Quote])
     """By symbol: the newest quote that was seen, and what is left in it."""
-    landings: list[Landing] = field(default_factory=list)
-    fills: list[Fill] = field(default_factory=list)
+    landings: list[Landing] = field(default_factory=list[Landing])
+    fills: list[Fill] = field(default_factory=list[Fill])
     """Those that were made since it was loaded."""
 
 

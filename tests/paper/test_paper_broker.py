@@ -1,9 +1,8 @@
 """The paper broker over its database: what a client sees of an order, and what two processes make of one account."""
 
-import asyncio
 from decimal import Decimal
 
-from paper import PaperBroker, Request
+from paper import Request
 from tests.paper.conftest import Notes, Opens
 
 
