@@ -11,6 +11,7 @@ from tests.security.matrix import (
     FOR_BROKER_CALLS,
     FOR_HANDLERS_OF_PAYMENTS,
     FOR_ORDER_TRUTH,
+    FOR_ORDERS,
     FOR_PAPER,
 )
 from tests.sql.calls import Calls
@@ -20,6 +21,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CHANGES_JOBS = "nobody but the owner may change a job's state (docs/decisions/001)"
 MONEY = "nobody but the owner may write what users pay for"
 ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
+ORDERS = "nobody but the owner may write orders"
 TRUTH = "nobody but the owner may write what a broker said"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
@@ -35,6 +37,7 @@ DEFINER = {
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
+    **dict.fromkeys(FOR_ORDERS, ORDERS),
     **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
     **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
 }
