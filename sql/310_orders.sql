@@ -14,7 +14,7 @@
 --    settle time (312_submissions.sql). Only then, and only where that is safe, it is `new` again.
 -- 5. All rules are asked in the transaction of 1., again for each submission.
 --
--- Locks are taken in one order: the kill switch (shared), the connection, the order, the pace of the connection.
+-- Locks are taken in one order: the kill switch (shared), the order, its connection, the pace of the connection, jobs.
 
 -- Places an order: the row and the job that sends it, in one transaction. Answers {"order_id", "job_id", "created"}.
 -- Callers: the app's server, over RPC. placed = {"user_id", "broker_connection_id", "symbol", "side", "order_type",
@@ -150,9 +150,8 @@ begin
         return '{"step": "unknown_order"}';
     end if;
     perform public.pass_kill_switch(o.user_id);
-    select known.* into strict c from public.broker_connections as known
-    where known.id = o.broker_connection_id for no key update;
     select known.* into strict o from public.orders as known where known.id = o.id for no key update;
+    c := public.lock_connection(o.broker_connection_id);
 
     if o.status = 'new' then
         broken := public.broken_rule(o, c);

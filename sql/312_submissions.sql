@@ -34,9 +34,9 @@ declare
     o public.orders;
     is_current boolean;
 begin
-    c := public.lock_connection_of(record_submission.order_id);
     select known.* into strict o from public.orders as known
     where known.id = record_submission.order_id for no key update;
+    c := public.lock_connection(o.broker_connection_id);
     is_current := o.submission = record_submission.submission and o.broker_order_id is null
     and o.status in ('submitting', 'unknown', 'in_doubt');
     c := public.note_broker_answer(c, told);
@@ -98,9 +98,9 @@ declare
     c public.broker_connections;
     o public.orders;
 begin
-    c := public.lock_connection_of(record_lookup.order_id);
     select known.* into strict o from public.orders as known
     where known.id = record_lookup.order_id for no key update;
+    c := public.lock_connection(o.broker_connection_id);
     c := public.note_broker_answer(c, told);
 
     if jsonb_typeof(told -> 'found') = 'object' then

@@ -10,19 +10,12 @@
 --                                              gives it new ones
 --     nothing (no connection, no answer)       after three in a row 5 s, 10 s … 5 minutes, and then one call goes first
 
--- The connection of an order, locked. Callers: the functions that record, before they lock the order.
-create function public.lock_connection_of(order_id uuid) returns public.broker_connections
-language plpgsql volatile
+-- A connection, locked. Callers: begin_order and the functions that record, after they have locked the order.
+create function public.lock_connection(broker_connection_id uuid) returns public.broker_connections
+language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    c public.broker_connections;
-begin
-    select known.* into strict c from public.broker_connections as known
-    where known.id = (select o.broker_connection_id from public.orders as o where o.id = lock_connection_of.order_id)
-    for no key update;
-    return c;
-end
+select c.* from public.broker_connections as c where c.id = lock_connection.broker_connection_id for no key update;
 $$;
 
 
@@ -36,7 +29,7 @@ as $$
 declare
     now_at constant timestamptz := public.clock_now();
     code constant text := told ->> 'code';
-    was constant public.broker_connections := c;
+    known_failures constant integer := c.failures;
     held_for interval;
 begin
     if coalesce(told ->> 'outcome', '') not in ('not_sent', 'unknown') then
@@ -54,8 +47,7 @@ begin
         c.failures := c.failures + 1;
         held_for := interval '30 seconds' * power(2, least(c.failures, 5) - 1);
         if c.failures >= 3 and c.status = 'active' then
-            c.status := 'locked_out';
-            c.status_reason := 'bad_credentials';
+            perform public.lock_out_connection(c, 'bad_credentials');
         end if;
     elsif told ->> 'outcome' = 'unknown' or code = 'no_connection' then
         c.failures := c.failures + 1;
@@ -70,18 +62,10 @@ begin
     set
         failures = c.failures,
         held_until = greatest(c.held_until, now_at + held_for),
-        status = c.status,
-        status_reason = c.status_reason,
         updated_at = now_at
     where known.id = c.id
     returning known.* into c;
-    if c.status <> was.status then
-        perform public.tell_trader(
-            c.user_id, 'account_locked_out', concat_ws(':', c.id, c.credentials_version), 'Account not connected',
-            format('%s does not accept the credentials of your account any more. Connect it again.', c.broker),
-            jsonb_build_object('broker_connection_id', c.id, 'broker', c.broker)
-        );
-    elsif c.failures = 3 and was.failures = 2 then
+    if c.failures = 3 and known_failures = 2 then
         perform public.tell_desk(
             'broker_does_not_answer', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
             jsonb_build_object('broker_connection_id', c.id, 'broker', c.broker)
@@ -92,6 +76,6 @@ end
 $$;
 
 revoke all on function
-public.lock_connection_of(uuid),
+public.lock_connection(uuid),
 public.note_broker_answer(public.broker_connections, jsonb)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -140,7 +140,7 @@ _WITHIN_ORDERS: Final = (
     "tell_trader tell_desk order_in_words apply_broker_order tell_of_order enqueue_cancel"
     " check_placed enqueue_order broken_rule order_price exposure_after order_as_told connection_as_told"
     " conclude_missing end_order give_up_order doubt_order order_progress told_settle"
-    " lock_connection_of note_broker_answer pass_kill_switch resume_orders"
+    " lock_connection note_broker_answer pass_kill_switch resume_orders"
 ).split()
 FOR_ORDER_TRUTH: Final = (
     "sweep_orders_to_check hint_orders take_orders_to_check record_orders_seen record_broker_trouble"
