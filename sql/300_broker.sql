@@ -108,7 +108,7 @@ create table public.orders (
     broker_updated_at timestamptz,                      -- the broker's clock at the newest that is known
     missing integer not null default 0,                 -- how often the broker did not know an order it had accepted
     next_check_at timestamptz,                          -- when monitor_orders looks; null: it need not
-    hinted_at timestamptz,                              -- somebody said that there is news: looks begun before do not count
+    hinted_at timestamptz,                              -- somebody had news of it: looks begun before do not count
     accepted_at timestamptz,
     ended_at timestamptz,
     created_at timestamptz not null default public.clock_now(),
@@ -160,6 +160,7 @@ create table public.positions (
     unrealized_pnl numeric,
     unexplained numeric not null default 0,             -- what no order that we know of accounts for
     unexplained_told numeric not null default 0,        -- and as much of it as was told
+    agreed boolean not null default false,              -- the last two looks saw the same of that
     sync_run_id uuid not null,
     as_of timestamptz not null,
     closed_at timestamptz,

@@ -17,21 +17,6 @@ select concat_ws(' ', (o).side, trim_scale((o).quantity), (o).symbol);
 $$;
 
 
--- When to look next at an order that is open at its broker: soon while it is young, and each minute later on.
--- Callers: apply_broker_order.
-create function public.order_check_delay(o public.orders) returns interval
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-select case
-    when (o).time_in_force = 'gtc' and public.clock_now() - (o).accepted_at > interval '1 day' then interval '5 minutes'
-    else least(
-        interval '1 minute', greatest(interval '5 seconds', (public.clock_now() - (o).accepted_at) / 12)
-    )
-end;
-$$;
-
-
 -- Lays a broker's picture of an order over the row, which the caller has locked, and answers the row as it is then.
 -- Callers: all who hear of an order: record_submission, record_lookup, record_cancel, those of 320_order_truth.sql.
 -- seen = {"broker_order_id", "status", "filled_quantity", "filled_avg_price", "updated_at", "reason"}, in text.
@@ -83,7 +68,13 @@ begin
     o.broker_updated_at := greatest(was.broker_updated_at, seen_at);
     o.accepted_at := coalesce(was.accepted_at, now_at);
     o.ended_at := case when o.status = any (ends) then coalesce(case when not unheard then was.ended_at end, now_at) end;
-    o.next_check_at := case when o.ended_at is null then now_at + public.order_check_delay(o) end;
+    if (o.status, o.filled_quantity, o.filled_avg_price, o.broker_order_id) is distinct from
+        (was.status, was.filled_quantity, was.filled_avg_price, was.broker_order_id) then
+        o.updated_at := now_at;
+    end if;
+    o.next_check_at := now_at + public.order_check_after(
+        o, (select coalesce(sum(f.quantity), 0) from public.order_fills as f where f.order_id = o.id), now_at
+    );
 
     update public.orders as known
     set
@@ -102,10 +93,13 @@ begin
         settles_at = null,
         unexplained = false,
         ends_as = null,
-        updated_at = now_at
+        updated_at = o.updated_at                       -- when something changed, not when it was looked at
     where known.id = was.id
     returning known.* into o;
     perform public.tell_of_order(was, o);
+    if o.next_check_at is not null then
+        perform public.look_soon(o.broker_connection_id, o.next_check_at);
+    end if;
     return o;
 end
 $$;
@@ -187,7 +181,6 @@ $$;
 
 revoke all on function
 public.order_in_words(public.orders),
-public.order_check_delay(public.orders),
 public.apply_broker_order(public.orders, jsonb),
 public.tell_of_order(public.orders, public.orders),
 public.enqueue_cancel(public.orders, text)

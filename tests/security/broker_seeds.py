@@ -17,4 +17,19 @@ BROKER_SEEDS: Final = f"""
     insert into broker_sync_runs (id, broker_connection_id) select id, id from broker_connections;
     insert into broker_callbacks (broker_connection_id, event_id, event_type, received_at)
     select id, 'e', 'order_filled', now() from broker_connections;
+    insert into broker_looks (broker_connection_id) select id from broker_connections;
+    insert into paper_accounts (id, key_id, secret_hash, opening_cash, cash)
+    select id, id::text, '', 1, 1 from broker_connections;
+    insert into paper_orders (
+        id, account_id, number, client_order_id, dedupe, symbol, side, order_type, time_in_force, quantity,
+        reserve_price, triggered, status, filled_quantity, filled_value, fees, fills, submitted_at, updated_at
+    )
+    select id, id, 1, 'c', 'none', 'AAPL', 'buy', 'market', 'day', 1, 1, true, 'filled', 1, 1, 0, 1, now(), now()
+    from broker_connections;
+    insert into paper_fills (order_id, number, account_id, symbol, side, quantity, price, fee, "left", filled_at)
+    select id, 1, id, 'AAPL', 'buy', 1, 1, 0, 0, now() from broker_connections;
+    insert into paper_positions (account_id, symbol, quantity, cost, realized)
+    select id, 'AAPL', 1, 1, 0 from broker_connections;
+    insert into paper_quotes (symbol, bid, ask) values ('AAPL', 1, 2), ('MSFT', 1, 2);
+    insert into paper_faults (account_id, kind) select id, 'hang' from broker_connections;
 """

@@ -61,6 +61,13 @@ TABLES: Final = {
     "positions":         ("----", "O---", "0---", "A---", "----"),
     "broker_sync_runs":  ("----", "----", "----", "A---", "----"),
     "broker_callbacks":  ("----", "----", "----", "A---", "----"),
+    "broker_looks":      ("----", "----", "----", "A---", "----"),
+    "paper_accounts":    ("----", "----", "----", "A-Y-", "----"),
+    "paper_orders":      ("----", "----", "----", "A---", "----"),
+    "paper_fills":       ("----", "----", "----", "A---", "----"),
+    "paper_positions":   ("----", "----", "----", "A---", "----"),
+    "paper_quotes":      ("----", "----", "----", "AYYY", "----"),
+    "paper_faults":      ("----", "----", "----", "AYYY", "----"),
     **ALERT_TABLES,
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
 
@@ -82,6 +89,7 @@ READS: Final = {
     **ALERT_READS,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
+_QUOTE = frozenset("feed symbol at bid ask bid_size ask_size".split())
 _PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
@@ -90,6 +98,10 @@ INSERTS: Final = {
         "id user_id broker label environment credentials_secret_id credentials_env settings".split()
     ),
     ("broker_limits", "service"): _PACE,
+    ("paper_quotes", "service"): _QUOTE,
+    ("paper_faults", "service"): frozenset(
+        "account_id kind operation remaining probability seed seconds".split()
+    ),
     **ALERT_INSERTS,
 }
 """Into which columns those insert who may."""
@@ -98,6 +110,9 @@ UPDATES: Final = {
         "label credentials_secret_id credentials_env settings status status_reason".split()
     ),
     ("broker_limits", "service"): _PACE,
+    ("paper_accounts", "service"): frozenset({"label", "settings", "feed"}),
+    ("paper_quotes", "service"): _QUOTE,
+    ("paper_faults", "service"): frozenset({"remaining"}),
     ("trading_rules", "service"): frozenset(
         "environment needs_subscription max_order_notional max_position_notional market_order_good_for"
         " order_good_for".split()
@@ -123,16 +138,31 @@ _WITHIN_PAYMENTS = (
 ).split()
 
 # The broker family, room by room: those that its handlers and the app's server call, and those within.
-FOR_ORDERS: Final[list[str]] = []
-_WITHIN_ORDERS: Final = (
-    "tell_trader tell_desk order_in_words order_check_delay apply_broker_order tell_of_order enqueue_cancel"
+FOR_ORDERS: Final = (
+    "place_order begin_order record_submission record_lookup halt_trading resume_trading close_order_in_doubt"
 ).split()
-FOR_ORDER_TRUTH: Final[list[str]] = []
-_WITHIN_ORDER_TRUTH: Final[list[str]] = []
+_WITHIN_ORDERS: Final = (
+    "tell_trader tell_desk order_in_words apply_broker_order tell_of_order enqueue_cancel"
+    " check_placed enqueue_order broken_rule order_price exposure_after order_as_told connection_as_told"
+    " conclude_missing end_order give_up_order doubt_order order_progress told_settle"
+    " lock_connection note_broker_answer pass_kill_switch resume_orders"
+).split()
+FOR_ORDER_TRUTH: Final = (
+    "sweep_orders_to_check hint_orders take_orders_to_check record_orders_seen record_broker_trouble"
+    " enqueue_position_syncs begin_position_sync record_positions rotate_callback_secret note_callback"
+).split()
+_WITHIN_ORDER_TRUTH: Final = (
+    "order_check_after look_soon broker_connection_words fills_wanted_since end_look"
+    " adopt_order miss_order book_fills check_order_again lock_out_connection"
+    " is_overtaken write_positions judge_position forget_broker_traces"
+).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
-FOR_PAPER: Final[list[str]] = []
-_WITHIN_PAPER: Final[list[str]] = []
+FOR_PAPER: Final = (
+    "open_paper_account paper_account_of load_paper_book save_paper_book find_paper_orders find_paper_fills"
+    " paper_symbols note_paper_quotes ask_for_paper_fault"
+).split()
+_WITHIN_PAPER: Final = ["draw_paper_fault", "paper_texts"]
 
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {

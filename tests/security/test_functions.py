@@ -8,7 +8,13 @@ import asyncpg
 import pytest
 
 from tests.security.alert_matrix import FOR_ALERTS, REGISTERING
-from tests.security.matrix import FOR_BROKER_CALLS, FOR_HANDLERS_OF_PAYMENTS
+from tests.security.matrix import (
+    FOR_BROKER_CALLS,
+    FOR_HANDLERS_OF_PAYMENTS,
+    FOR_ORDER_TRUTH,
+    FOR_ORDERS,
+    FOR_PAPER,
+)
 from tests.sql.calls import Calls
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -16,6 +22,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CHANGES_JOBS = "nobody but the owner may change a job's state (docs/decisions/001)"
 MONEY = "nobody but the owner may write what users pay for"
 ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
+ORDERS = "nobody but the owner may write orders"
+TRUTH = "nobody but the owner may write what a broker said"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
     "enqueue": CHANGES_JOBS,
@@ -30,6 +38,9 @@ DEFINER = {
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
+    **dict.fromkeys(FOR_ORDERS, ORDERS),
+    **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
+    **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
     **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
     **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }

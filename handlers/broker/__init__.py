@@ -1,0 +1,1 @@
+"""Orders at brokers: sent once, followed to their end, and what accounts hold."""
