@@ -1,0 +1,1 @@
+"""Push messages through Firebase: gathered, sent with a token that is always fresh, each device its own outcome."""
