@@ -10,6 +10,7 @@ from supabase import AsyncClientOptions, create_async_client
 from handlers.clients.brokers import Brokers, Open
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
+from handlers.clients.mail import MAIL_SETTINGS, Mailer
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
     STRIPE_SECRET_KEY,
@@ -72,4 +73,11 @@ async def chains(settings: Settings) -> AsyncIterator[Chains]:
 async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
     """The accounts at brokers. Each is opened when it is first asked for, so no secret of theirs is needed before."""
     async with _database(settings) as db, Brokers.open(ADAPTERS, settings, db) as opened:
+        yield opened
+
+
+@resource(*MAIL_SETTINGS)
+async def mailer(settings: Settings) -> AsyncIterator[Mailer]:
+    """E-mail, by the backend of the settings; without one, mails become dead letters that say so."""
+    async with Mailer.open(settings) as opened:
         yield opened
