@@ -17,18 +17,15 @@ from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import aiohttp
 
 from handlers.clients.delivery import Hold, Later, NotSent, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering
-from handlers.clients.mail import gathered
+from handlers.clients.mail import Mail, Sender, gathered
 from handlers.clients.sendgrid_body import MOST, Batch, batches_of, body_of
 from handlers.clients.sendgrid_errors import Errors, errors_in
-
-if TYPE_CHECKING:
-    from handlers.clients.mail import Mail, Sender
 
 BASE: Final = "https://api.sendgrid.com"
 TIMEOUT_SECONDS: Final = 20.0
