@@ -49,8 +49,10 @@ declare
     whose constant uuid := public.calling_user();
     registered uuid;
 begin
-    if (register_device.token ~ '^[A-Za-z0-9_:.-]{10,4096}$' and register_device.kind in ('token', 'fid')) is not true
-    then
+    if (
+        register_device.token ~ '^[A-Za-z0-9_:.-]+$' and length(register_device.token) between 10 and 4096
+        and register_device.kind in ('token', 'fid')
+    ) is not true then
         raise exception using
             errcode = 'PT422', message = 'this is no token of a device', hint = 'The kind is token or fid.';
     end if;

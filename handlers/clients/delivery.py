@@ -148,8 +148,8 @@ class Refused:
     words: str
     target: Literal["keep", "disable", "remove"] = "keep"
     """disable: nothing more is sent there, and its user is told by the other channels. remove: it is forgotten."""
-    suppress: str | None = None
-    """For an e-mail address: no mail goes there any more, and this is why (bounce, spam, invalid)."""
+    suppress: Literal["bounce", "spam", "invalid"] | None = None
+    """For an e-mail address: no mail goes there any more, and this is why."""
     hold: Hold | None = None
     outcome: Literal["refused"] = "refused"
 

@@ -12,7 +12,7 @@ from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from handlers.alerts.notify import notify
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Pace, Sending, Sent, Told, deliver, patience
+from handlers.clients.delivery import AlertJob, Pace, Send, Sending, Sent, Told, deliver, patience
 from listener import Job, Payload
 from listener.attempt import Attempt
 from listener.jobs import AttemptRef, WokenBy
@@ -22,6 +22,7 @@ from listener.registry import Handler
 from listener.store import ClaimRequest, Store, connected
 from tests.handlers.conftest import Json, Owner
 
+Person = Callable[..., Awaitable[UUID]]
 ALERT: Json = {"alertType": "order_filled", "title": "Filled", "message": "10 AAPL at 190.10"}
 
 
@@ -54,11 +55,15 @@ class Office:
         self.db = db
         self._handlers = {"notify": _handler("notify", notify, AlertJob)}
 
-    def channel(self, name: str, post: Post) -> Post:
-        """From now on this office sends by `post` what is for that channel."""
+    def neighbour(self) -> "Office":
+        """Another process."""
+        return Office(self._store, self.db, self._owner)
+
+    def channel(self, name: str, post: Post, send: Send | None = None) -> Post:
+        """From now on this office sends by `post` what is for that channel, or by `send`, at its pace."""
 
         async def run(payload: AlertJob, *, job: Job, db: Database) -> object:
-            return await deliver(db, job, payload, post.send, post.pace)
+            return await deliver(db, job, payload, send or post.send, post.pace)
 
         self._handlers[name] = _handler(name, run, AlertJob)
         return post
@@ -137,7 +142,7 @@ def pager(office: Office) -> Post:
 
 
 @pytest.fixture
-def person(owner: Owner) -> Callable[..., Awaitable[UUID]]:
+def person(owner: Owner) -> Person:
     """Somebody with a confirmed address (or none) and targets: `await person(pager="1", discord="2")`."""
 
     async def make(*, email: str | None = None, confirmed: bool = True, **targets: str) -> UUID:
