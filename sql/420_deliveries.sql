@@ -22,6 +22,18 @@ select (delivery).channel || ':' || coalesce(
 $$;
 
 
+-- How long until the next turn of a lane, no earlier than that moment; turns lie so far apart.
+-- Callers: enter_lane, begin_delivery.
+create function public.next_turn(lane text, earliest timestamptz, apart interval) returns interval
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+insert into public.delivery_lanes as l (lane, turn_at) values (next_turn.lane, next_turn.earliest + next_turn.apart)
+on conflict (lane) do update set turn_at = greatest(l.turn_at, next_turn.earliest) + next_turn.apart
+returning l.turn_at - public.clock_now();
+$$;
+
+
 -- How long a delivery has to wait for its lane; zero: it has it, until it is recorded or the time is over.
 -- Those who wait get turns one after the other, so that they do not all come back at once.
 -- Callers: begin_delivery.
@@ -33,10 +45,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
-    between_turns constant interval := interval '200 milliseconds';
     known public.delivery_lanes;
     has_turn constant boolean := (delivery).not_before <= now_at;
-    turn timestamptz;
 begin
     if enter_lane.one_at_a_time then
         insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
@@ -49,9 +59,10 @@ begin
             known.busy_with <> (delivery).id and known.busy_until > now_at
             or known.turn_at > now_at and has_turn is not true      -- others wait already
         ) then
-        turn := greatest(known.held_until, known.turn_at, now_at) + between_turns;
-        update public.delivery_lanes as l set turn_at = turn where l.lane = enter_lane.lane;
-        return turn - now_at;
+        return public.next_turn(
+            enter_lane.lane, greatest(known.held_until, now_at),
+            make_interval(secs => case when enter_lane.one_at_a_time then 0.2 else 0.01 end)
+        );
     end if;
     if enter_lane.one_at_a_time then
         update public.delivery_lanes as l
@@ -161,7 +172,12 @@ begin
         );
         if wait > interval '0' then
             perform public.leave_lane(delivery);
-            return public.later(wait, 'the limit of the channel');
+            return public.later(
+                public.next_turn(
+                    delivery.channel, now_at + wait,
+                    make_interval(secs => (pace ->> 'per_seconds')::numeric / (pace ->> 'allowed')::integer)
+                ), 'the limit of the channel'
+            );
         end if;
     end if;
 
@@ -251,6 +267,7 @@ $$;
 
 revoke all on function
 public.lane_of(public.alert_deliveries),
+public.next_turn(text, timestamptz, interval),
 public.enter_lane(public.alert_deliveries, text, boolean, interval),
 public.delivery_objection(public.alert_deliveries),
 public.begin_delivery(uuid, text, jsonb),

@@ -170,6 +170,7 @@ class NotSent:
 
     reason: str
     words: str
+    hold: Hold | None = None
     outcome: Literal["not_sent"] = "not_sent"
 
 
@@ -180,6 +181,7 @@ class Unknown:
     reason: str
     words: str
     after: timedelta = timedelta(seconds=30)
+    hold: Hold | None = None
     outcome: Literal["unknown"] = "unknown"
 
 
@@ -303,7 +305,7 @@ def _words(told: Told) -> dict[str, object]:
         words["reason"] = told.reason
     if isinstance(told, NotSent | Unknown):
         words["words"] = told.words
-    elif told.hold is not None:
+    if told.hold is not None:
         words["hold_seconds"] = told.hold.after.total_seconds()
         words["hold_channel"] = told.hold.whole_channel
     return words
