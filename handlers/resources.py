@@ -10,6 +10,7 @@ from supabase import AsyncClientOptions, create_async_client
 from handlers.clients.brokers import Brokers, Open
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
+from handlers.clients.discord import DISCORD_API_BASE, Discord
 from handlers.clients.mail import MAIL_SETTINGS, Mailer
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
@@ -80,4 +81,11 @@ async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
 async def mailer(settings: Settings) -> AsyncIterator[Mailer]:
     """E-mail, by the backend of the settings; without one, mails become dead letters that say so."""
     async with Mailer.open(settings) as opened:
+        yield opened
+
+
+@resource(DISCORD_API_BASE)
+async def discord(settings: Settings) -> AsyncIterator[Discord]:
+    """Discord's webhooks; they need no key of ours."""
+    async with Discord.open(settings) as opened:
         yield opened

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as LINES
@@ -27,7 +28,8 @@ from aiosmtplib import SMTPException, SMTPResponseException
 
 from handlers.clients.delivery import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering
-from handlers.clients.mail import SMTP_URL, Mail, Sender, gathered, headers_of
+from handlers.clients.mail import LONGEST_SUBJECT, SMTP_URL, Mail, Sender, gathered, headers_of
+from handlers.clients.plain_words import one_line
 from listener import ConfigError
 
 MOST: Final = 50
@@ -163,16 +165,23 @@ def message_of(mail: Mail, sender: Sender) -> bytes:
     local, _, domain = sender.address.rpartition("@")
     message["From"] = Address(sender.name, local, domain)
     message["To"] = Address("", *mail.to.rsplit("@", 1))
-    message["Subject"] = mail.subject
     message.set_content(mail.text, cte="quoted-printable")
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
-    # These are ASCII and may be long. The library would break them as it breaks a subject, and nobody could read them.
+    # The library breaks long words of headers into parts that nobody can read, and loses spaces between others.
     exact = {
+        "Subject": _encoded(one_line(mail.subject, LONGEST_SUBJECT)),
         "Message-ID": message_id(mail, sender),
         "Date": format_datetime(datetime.now(UTC)),
         **headers_of(mail),
     }
     return "".join(f"{name}: {value}\r\n" for name, value in exact.items()).encode("ascii") + bytes(message)
+
+
+def _encoded(subject: str) -> str:
+    """As ASCII; what looks as if it were encoded already is, too, so that it arrives as it was said."""
+    if subject.isascii() and len(subject) < 65 and "=?" not in subject:
+        return subject
+    return Header(subject, "utf-8", header_name="Subject").encode(linesep="\r\n")
 
 
 def _refused(error: SMTPResponseException) -> Told:
