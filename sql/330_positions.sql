@@ -133,7 +133,8 @@ begin
                 order by p.symbol
             ) as t;
         end if;
-        update public.broker_connections as c set synced_at = now_at, failures = 0 where c.id = connection.id;
+        connection := public.note_broker_answer(connection, '{}');
+        update public.broker_connections as c set synced_at = now_at where c.id = connection.id;
         update public.broker_sync_runs as r
         set
             ended_at = now_at, outcome = 'applied', positions = jsonb_array_length(told -> 'positions'),
