@@ -9,7 +9,7 @@
 -- 2. A look holds its connection until it ends. Its end asks for the next one, when the next order is due.
 -- 3. News that come while it is under way are noted (hinted_at, wanted_at) and outlive it: what it saw may be older.
 --
--- The lock order is: a connection, its orders by id, its looks, jobs.
+-- The lock order is: orders by id, their connection, its looks, jobs.
 
 create table public.broker_looks (
     broker_connection_id uuid primary key references public.broker_connections (id),
@@ -193,8 +193,8 @@ $$;
 
 -- Begins a look. Answers {"outcome"}: "look" along with what to look for, or
 --   unknown (no such connection) · inactive · busy (another job looks, and its end looks again) · nothing (is due)
--- With "look": {"look", "began_at", "connection", "orders": [those that are open or due: {"id", "client_order_id", "broker_order_id",
--- "symbol", "status", "submission", "alone" (not only by its executions)}], "fills_since"}.
+-- With "look": {"look", "began_at", "connection", "orders", "fills_since"}. The orders are those that are open or due:
+-- {"id", "client_order_id", "broker_order_id", "symbol", "status", "submission", "alone" (not by its executions only)}.
 -- Callers: monitor_orders, over RPC; `job_id` is its job, whose next attempt takes over from one that vanished.
 create function public.take_orders_to_check(
     broker_connection_id uuid, job_id bigint, max_orders integer default 500

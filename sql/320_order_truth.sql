@@ -29,9 +29,7 @@ declare
     strangers jsonb;
 begin
     select c.* into strict connection from public.broker_connections as c
-    where c.id = record_orders_seen.broker_connection_id
-    for no key update;
-    connection := public.note_broker_answer(connection, '{}');
+    where c.id = record_orders_seen.broker_connection_id;
     select l.* into strict looks from public.broker_looks as l where l.broker_connection_id = connection.id;
 
     -- All of them before the first look_soon: see the lock order.
@@ -52,6 +50,7 @@ begin
         )
     order by o.id
     for no key update;
+    connection := public.note_broker_answer(public.lock_connection(connection.id), '{}');
 
     for one in
         select s.words as seen, ours.id

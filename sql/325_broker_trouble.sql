@@ -1,4 +1,4 @@
--- When a broker does not answer a look: the connection is held as for orders (313_broker_health.sql), and the look is over.
+-- When a broker does not answer: the connection is held as for orders (313_broker_health.sql), and a look is over.
 
 -- Notes what kept a broker from answering. Answers {"again_seconds"}; null when only people can mend it.
 -- `told` is as record_submission has it, or {"outcome": "not_sent", "code": "limited", "after_seconds"} when our own
@@ -39,6 +39,33 @@ exception when deadlock_detected or serialization_failure then
 end
 $$;
 
-revoke all on function public.record_broker_trouble(uuid, jsonb, integer)
+
+-- Stops using a connection whose credentials its broker does not let in, and says so.
+-- Callers: note_broker_answer; `reason` is one word.
+create function public.lock_out_connection(connection public.broker_connections, reason text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update public.broker_connections as c
+    set status = 'locked_out', status_reason = lock_out_connection.reason, updated_at = public.clock_now()
+    where c.id = connection.id;
+    perform public.tell_desk(
+        'broker_locked_out', format('%s:%s', connection.id, connection.credentials_version),
+        jsonb_build_object('broker_connection_id', connection.id, 'broker', connection.broker)
+    );
+    perform public.tell_trader(
+        connection.user_id, 'broker_locked_out', format('%s:%s', connection.id, connection.credentials_version),
+        'Your broker does not let us in',
+        'The access that you gave us to your account is not accepted any more. Until you renew it, your orders and '
+        'positions there are not followed.',
+        jsonb_build_object('broker_connection_id', connection.id)
+    );
+end
+$$;
+
+revoke all on function
+public.record_broker_trouble(uuid, jsonb, integer),
+public.lock_out_connection(public.broker_connections, text)
 from public, anon, authenticated, service_role, pulse_worker;
 grant execute on function public.record_broker_trouble(uuid, jsonb, integer) to service_role;

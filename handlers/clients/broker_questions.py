@@ -45,7 +45,8 @@ class Questions:
             self.db,
             "record_broker_trouble",
             broker_connection_id=self.connection.id,
-            told=no_answer(error, self.connection) | ({"code": "limited"} if isinstance(error, Limited) else {}),
+            told=no_answer(error, self.connection)
+            | ({"code": "limited"} if isinstance(error, Limited) else {}),
             look=look,
         )
         again = told["again_seconds"]

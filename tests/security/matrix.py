@@ -148,7 +148,7 @@ FOR_ORDER_TRUTH: Final = (
 ).split()
 _WITHIN_ORDER_TRUTH: Final = (
     "order_check_after look_soon broker_connection_words fills_wanted_since end_look"
-    " adopt_order miss_order book_fills check_order_again"
+    " adopt_order miss_order book_fills check_order_again lock_out_connection"
     " is_overtaken write_positions judge_position forget_broker_traces"
 ).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]

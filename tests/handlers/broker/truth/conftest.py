@@ -1,4 +1,4 @@
-"""A user with an account at a broker that the test moves by hand, and a worker's attempts at the jobs that follow it."""
+"""A user with an account at a broker that the test moves by hand, and attempts at the jobs that follow it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -40,7 +40,9 @@ class Desk:
 
     # Orders of ours
 
-    async def order(self, symbol: str = "AAPL", side: str = "buy", quantity: str = "10", **words: Any) -> UUID:
+    async def order(
+        self, symbol: str = "AAPL", side: str = "buy", quantity: str = "10", **words: Any
+    ) -> UUID:
         """An order of ours that is at the broker, and known to be."""
         order = await self.unheard(symbol, side, quantity)
         await self.heard(order, **words)
@@ -152,7 +154,8 @@ class Desk:
 
     async def work(self) -> list[Any]:
         """Runs all jobs of the family that are due, and those that they bring about; what each came to."""
-        calls, ended = Calls(self.owner), []
+        calls = Calls(self.owner)
+        ended: list[Any] = []
         while jobs := (await calls.claim(queue="broker", types=list(RUNS), sweep=True))["jobs"]:
             for one in jobs:
                 now = datetime.now(UTC)

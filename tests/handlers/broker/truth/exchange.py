@@ -1,4 +1,4 @@
-"""A broker that a test moves by hand, and the adapter of it: orders, executions and holdings, and what it fails to show."""
+"""A broker that a test moves by hand, and its adapter: orders, executions, holdings, and what it fails to show."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,22 +51,20 @@ class Exchange:
         self, symbol: str = "AAPL", side: str = "buy", quantity: str = "10", **words: Any
     ) -> BrokerOrder:
         """An order that it has accepted, by hand unless it carries one of our ids."""
-        order = BrokerOrder(
-            **{
-                "broker_order_id": f"b{len(self.orders) + 1}",
-                "client_order_id": None,
-                "symbol": symbol,
-                "side": side,
-                "order_type": "market",
-                "time_in_force": "gtc",
-                "quantity": Decimal(quantity),
-                "status": BrokerStatus.ACCEPTED,
-                "filled_quantity": Decimal(),
-                "filled_avg_price": None,
-                "updated_at": datetime.now(UTC),
-            }
-            | words
-        )
+        said: dict[str, Any] = {
+            "broker_order_id": f"b{len(self.orders) + 1}",
+            "client_order_id": None,
+            "symbol": symbol,
+            "side": side,
+            "order_type": "market",
+            "time_in_force": "gtc",
+            "quantity": Decimal(quantity),
+            "status": BrokerStatus.ACCEPTED,
+            "filled_quantity": Decimal(),
+            "filled_avg_price": None,
+            "updated_at": datetime.now(UTC),
+        }
+        order = BrokerOrder(**said | words)
         self.orders[order.broker_order_id] = order
         return order
 

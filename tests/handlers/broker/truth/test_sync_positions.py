@@ -52,7 +52,9 @@ async def test_a_position_that_is_gone_is_closed_and_says_when(desk: Desk, excha
 async def test_a_list_that_is_not_complete_closes_nothing(desk: Desk, exchange: Exchange) -> None:
     exchange.move("AAPL", Decimal(1))
     await desk.sync()
-    run = "insert into broker_sync_runs (id, broker_connection_id) values (gen_random_uuid(), $1) returning id"
+    run = (
+        "insert into broker_sync_runs (id, broker_connection_id) values (gen_random_uuid(), $1) returning id"
+    )
     run_id = await desk.owner.fetchval(run, desk.connection)
     await desk.owner.fetchval(
         """select record_positions($1, '{"complete": false, "positions": []}', true)""", run_id
@@ -200,9 +202,7 @@ async def test_the_hourly_job_is_one_for_each_active_account_and_a_users_only_fo
 
 async def test_the_account_of_another_user_is_refused(desk: Desk) -> None:
     with pytest.raises(Reject, match="not this user's"):
-        await desk.ask(
-            "sync_positions", {"userId": str(uuid4()), "brokerConnectionId": str(desk.connection)}
-        )
+        await desk.ask("sync_positions", {"userId": str(uuid4()), "brokerConnectionId": str(desk.connection)})
 
 
 async def test_a_user_id_that_is_none_is_refused_in_clear_words(desk: Desk) -> None:
