@@ -46,10 +46,11 @@ def batches(quotes: Iterable[Quote], size: int = 1000) -> Iterator[list[Quote]]:
 
 def _quote(row: dict[str, str]) -> Quote:
     at = datetime.fromisoformat(row["time"])
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     numbers = [_number(row.get(name)) for name in ("bid", "ask", "bid_size", "ask_size")]
     if not row["symbol"]:
         raise ValueError
-    return Quote(row["symbol"], at if at.tzinfo else at.replace(tzinfo=UTC), *numbers)
+    return Quote(row["symbol"], at, *numbers)
 
 
 def _number(text: str | None) -> Decimal | None:

@@ -171,9 +171,9 @@ async def test_two_processes_at_one_account_make_one_book(
     broker = await open_account()
     await quote("AAPL", "99", "100", ask_size="25")
     words = (sys.executable, "-c", PROGRAM, gateway.url, LOCAL.service_role, broker.account_id)
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    pipe = asyncio.subprocess.PIPE
     processes = [
-        await asyncio.create_subprocess_exec(*words, name, cwd=checkout, **pipes)
+        await asyncio.create_subprocess_exec(*words, name, cwd=checkout, stdin=pipe, stdout=pipe)
         for name in ("left", "right")
     ]
     for process in processes:

@@ -237,7 +237,7 @@ def test_a_day_order_ends_with_its_session_and_one_from_the_evening_with_the_nex
     engine.submit(book, wish("buy 1 limit day 90", "two"), "2")
     engine.submit(book, wish("buy 1 market day", "three"), "3")
     engine.advance(book, [], OPENING + timedelta(days=1, hours=1))
-    assert book.orders["2"].status == "accepted"
+    assert book.orders["2"].is_open
     assert [(fill.order_id, fill.filled_at) for fill in book.fills] == [("3", OPENING + timedelta(days=1))]
     engine.advance(book, [], CLOSE + timedelta(days=1))
     assert book.orders["2"].status == "expired"

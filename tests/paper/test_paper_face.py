@@ -42,7 +42,7 @@ LIMIT = {"type": "limit", "time_in_force": "gtc", "limit_price": "90.50"}
 async def test_an_order_is_told_in_the_documented_shape(client: Client) -> None:
     status, filled = await client.place("one", qty=2)
     assert status == 200
-    assert UUID(filled["id"])
+    assert str(UUID(filled["id"])) == filled["id"]
     assert {
         "client_order_id": "one",
         "symbol": "AAPL",

@@ -68,9 +68,9 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 cancels = st.builds(Cancel, st.integers(0, 5))
-lates = st.builds(Late, requests(), waits)
+late_ones = st.builds(Late, requests(), waits)
 steps = st.lists(
-    st.tuples(waits, st.one_of(quotes(), quotes(), requests(), requests(), requests(), cancels, lates)),
+    st.tuples(waits, st.one_of(quotes(), quotes(), requests(), requests(), requests(), cancels, late_ones)),
     min_size=10,
     max_size=40,
 )
