@@ -10,6 +10,7 @@ from supabase import AsyncClientOptions, create_async_client
 from handlers.clients.alpaca import open_alpaca
 from handlers.clients.alpaca_http import ALPACA_PAPER_API_BASE
 from handlers.clients.brokers import Brokers, Open
+from handlers.clients.callback_signature import BROKER_CALLBACK_SECRET, CallbackMasters
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
 from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
@@ -84,3 +85,9 @@ async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
     """The accounts at brokers. Each is opened when it is first asked for, so no secret of theirs is needed before."""
     async with _database(settings) as db, Brokers.open(ADAPTERS, settings, db) as opened:
         yield opened
+
+
+@resource(BROKER_CALLBACK_SECRET)
+async def callback_masters(settings: Settings) -> AsyncIterator[CallbackMasters]:
+    """What callbacks are verified with, where the door has not done it."""
+    yield CallbackMasters(settings.get(BROKER_CALLBACK_SECRET.name))

@@ -45,6 +45,17 @@ class NoMaster(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackMasters:
+    """The masters that this process knows, for jobs that verify deliveries themselves."""
+
+    setting: str | None = field(repr=False)
+
+    def all(self) -> list[str]:
+        """Raises NoMaster."""
+        return masters_in(self.setting)
+
+
+@dataclass(frozen=True, slots=True)
 class Callback:
     """What somebody with the secret of an account said about it: a hint where to look, never the truth."""
 

@@ -11,9 +11,11 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.broker.handle_callback import HandleCallback, handle_callback
 from handlers.broker.monitor_orders import MonitorOrders, monitor_orders
 from handlers.broker.sync_positions import SyncPositions, sync_positions
 from handlers.clients.brokers import Account, Brokers
+from handlers.clients.callback_signature import CallbackMasters
 from handlers.clients.database import Database
 from handlers.clients.order_words import seen
 from listener import Job, Snooze
@@ -21,9 +23,11 @@ from tests.handlers.broker.truth.exchange import Exchange
 from tests.handlers.conftest import Json, Owner
 from tests.sql.calls import Calls
 
+MASTER = "m" * 32
 RUNS: dict[str, Any] = {
     "monitor_orders": (MonitorOrders, monitor_orders),
     "sync_positions": (SyncPositions, sync_positions),
+    "handle_callback": (HandleCallback, handle_callback),
 }
 
 
@@ -136,6 +140,8 @@ class Desk:
     async def attempt(self, job: Job) -> Any:
         model, run = RUNS[job.type]
         payload = model.model_validate(job.data)
+        if run is handle_callback:
+            return await run(payload, job=job, masters=CallbackMasters(MASTER), db=self.db)
         return await run(payload, job=job, brokers=self.brokers, db=self.db)
 
     async def ask(self, type_: str, data: Json, uncounted: int = 0, id_: int = 1 << 40) -> Any:
