@@ -15,6 +15,7 @@ What a submission's error means is read from how far its request came (exchange_
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from handlers.clients.broker import (
     Dedupe,
     Fill,
     Hours,
+    NotSent,
     OrderRequest,
     OutcomeUnknown,
     Refused,
@@ -47,6 +49,8 @@ CCXT_PAPER_API_BASE = Setting(
     required=False,
     secret=False,
 )
+TRIAL: Final = timedelta(seconds=3)
+"""For the proof before the first order of a kind; some exchanges are asked for the kind of account."""
 LOOK_BACK: Final = timedelta(days=2)
 """How far lists are read for an order of ours: it is looked for soon after it was sent."""
 FOR_EVER: Final = frozenset({"alpaca"})
@@ -168,7 +172,11 @@ class ExchangeAccount:
     async def submit(self, order: OrderRequest) -> BrokerOrder:
         if (objection := self.objection(order)) is not None:
             raise objection
-        ways = await self._ways(order)
+        try:
+            async with asyncio.timeout(TRIAL.total_seconds()):
+                ways = await self._ways(order)
+        except (OutcomeUnknown, TimeoutError):
+            raise NotSent(f"{self._exchange.id} cannot be tried before such an order is sent.") from None
         if ways is None:
             raise Refused("unproven", f"{self._exchange.id} would not carry our id for such an order.")
         with passage(order.client_order_id) as passed, self._errors.of_submitting(passed):
