@@ -48,13 +48,12 @@ class Corner:
             answer = await self._http.request(method, path, **words)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise NotSent("nobody is at the corner") from None
-        match answer.status_code:
-            case 429:
-                raise TooFast(timedelta(seconds=int(answer.headers["Retry-After"])))
-            case 401:
-                raise BadCredentials("the corner does not know us")
-            case status if status >= 500:
-                raise OutcomeUnknown(f"the corner answered {status}")
+        if answer.status_code == 429:
+            raise TooFast(timedelta(seconds=int(answer.headers["Retry-After"])))
+        if answer.status_code == 401:
+            raise BadCredentials("the corner does not know us")
+        if answer.status_code >= 500:
+            raise OutcomeUnknown(f"the corner answered {answer.status_code}")
         return answer
 
     async def submit(self, order: OrderRequest) -> BrokerOrder:
@@ -127,18 +126,22 @@ def time_of(words: Any) -> datetime:
 def order_of(words: Any) -> BrokerOrder:
     filled = Decimal(words["filled_qty"])
     alive = BrokerStatus.PARTIALLY_FILLED if filled else BrokerStatus.ACCEPTED
-    prices = {
-        name: words[name] and Decimal(words[name])
-        for name in ("limit_price", "stop_price", "filled_avg_price")
-    }
     return BrokerOrder(
         broker_order_id=words["id"],
         client_order_id=words["client_order_id"],
+        symbol=words["symbol"],
+        side=words["side"],
         order_type=words["type"],
+        time_in_force=words["time_in_force"],
         quantity=Decimal(words["qty"]),
         status=ENDED.get(words["status"], alive),
         filled_quantity=filled,
+        filled_avg_price=number(words["filled_avg_price"]),
         updated_at=time_of(words),
-        **{name: words[name] for name in ("symbol", "side", "time_in_force")},
-        **prices,
+        limit_price=number(words["limit_price"]),
+        stop_price=number(words["stop_price"]),
     )
+
+
+def number(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)

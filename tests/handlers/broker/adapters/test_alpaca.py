@@ -5,14 +5,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientTimeout, web
 
 from handlers.clients import alpaca, alpaca_http
 from handlers.clients.alpaca import Alpaca, open_alpaca
@@ -34,6 +34,7 @@ from tests.doubles.proxy import answering
 from tests.handlers.broker.adapters.house import an_order
 
 Json = dict[str, Any]
+NO_DATABASE = cast("Database", None)  # nobody here asks it
 OURS = an_order(symbol="AAPL", time_in_force="day", limit_price=Decimal("15.25"))
 NOW = "2026-11-27T15:00:00.123456789Z"
 
@@ -223,7 +224,7 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
         return web.Response()
 
     desk.answer = never
-    monkeypatch.setattr(alpaca_http, "TIMEOUT", alpaca_http.aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr(alpaca_http, "TIMEOUT", ClientTimeout(total=0.2))
     async with answering(desk.handle) as url, asked_at(url) as adapter:
         with pytest.raises(OutcomeUnknown):
             await adapter.submit(OURS)
@@ -400,21 +401,23 @@ async def test_the_environment_of_the_connection_reaches_the_address_and_its_key
     desk: Desk,
 ) -> None:
     desk.says([])
-    who = uuid4()
     keys = {"BROKER_A_KEY_ID": "PK1", "BROKER_A_SECRET_KEY": "s1"}
+    paper = Connection(uuid4(), uuid4(), "alpaca", "paper", 1, {}, "BROKER_A")
     async with answering(desk.handle) as url:
         settings = keys | {ALPACA_PAPER_API_BASE.name: url}
-        for environment, base in (("paper", url), ("live", "https://api.alpaca.markets")):
-            connection = Connection(who, who, "alpaca", cast("Any", environment), 1, {}, "BROKER_A")
-            adapter = await open_alpaca(Account(connection, settings, cast("Database", None)))
+        for connection, base in (
+            (paper, url),
+            (replace(paper, environment="live"), "https://api.alpaca.markets"),
+        ):
+            adapter = await open_alpaca(Account(connection, settings, NO_DATABASE))
             assert adapter._line._base == base
-            if environment == "paper":
+            if base == url:
                 assert await adapter.positions() == []
             await adapter.close()
     (request,) = desk.requests
     assert (request.headers["APCA-API-KEY-ID"], request.headers["APCA-API-SECRET-KEY"]) == ("PK1", "s1")
     with pytest.raises(NotOpened, match="plain letters"):
-        await open_alpaca(Account(connection, keys | {"BROKER_A_KEY_ID": "a\nb"}, cast("Database", None)))
+        await open_alpaca(Account(paper, keys | {"BROKER_A_KEY_ID": "a\nb"}, NO_DATABASE))
 
 
 async def test_ids_cannot_reach_another_address(desk: Desk, adapter: Alpaca) -> None:

@@ -42,7 +42,7 @@ class Toy:
     async def _act(self, *_: object) -> Any:
         if isinstance(self.does, BaseException):
             raise self.does
-        return await self.does() if callable(self.does) else self.does
+        return self.does
 
     objection = submit = find = get = cancel = open_orders = fills = positions = hours = _act
 
