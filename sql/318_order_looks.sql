@@ -255,8 +255,12 @@ begin
     end if;
     update public.broker_looks as l
     set
-        look = l.look + 1, began_at = now_at, looking_job_id = take_orders_to_check.job_id,
-        looking_until = now_at + interval '3 minutes'
+        look = l.look + 1,
+        began_at = now_at,
+        looking_job_id = take_orders_to_check.job_id,
+        looking_until = now_at + interval '3 minutes',
+        -- Whoever inserted another job than ours wants a look: still, if this one comes to nothing.
+        wanted_at = case when l.next_job_id = take_orders_to_check.job_id then l.wanted_at else now_at end
     where l.broker_connection_id = connection.id
     returning l.* into looks;
     return jsonb_build_object(
