@@ -1,8 +1,8 @@
 -- From the wish to cancel an order to its end, whatever the order is at that moment.
 --
 -- An order that was not sent is withdrawn without a call. One whose submission has no answer yet is looked for first:
--- it cannot be canceled by an id that nobody knows. At the broker, a cancellation is only asked for, and asked for again
--- while the order is open; how the order ended is what a look shows, since it may have been filled meanwhile.
+-- it cannot be canceled by an id that nobody knows. At the broker, a cancellation is asked for, and asked for again
+-- while the order is open; how the order has ended is what a look shows, since it may have been filled meanwhile.
 
 -- Begins an attempt to cancel: says what to do, and writes down that it is wished. Answers as begin_order does; step is
 --   cancel    ask the broker to cancel it, look at it, then call record_cancel
