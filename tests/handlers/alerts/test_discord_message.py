@@ -15,10 +15,9 @@ from handlers.clients.discord_message import RESENT, SHORTENED, discord_message
 
 USER = UUID(int=7)
 NOON = datetime(2026, 3, 8, 12, tzinfo=UTC)
-NASTY = (
-    st.text(alphabet=st.sampled_from("ab *_~`|<>[]()#@-+.:/\\\n\t\r1\u200b\u202e\u2028\u3164\x00😀é́‍"), max_size=30)
-    | st.text(max_size=30)
-)
+NASTY = st.text(
+    alphabet=st.sampled_from("ab *_~`|<>[]()#@-+.:/\\\n\t\r1\u200b\u202e\u2028\u3164\x00😀é́‍"), max_size=30
+) | st.text(max_size=30)
 LONG = st.builds(lambda text, times: text * times, NASTY, st.sampled_from([1, 1, 1, 40, 700]))
 
 
@@ -46,7 +45,11 @@ def embeds_of(alert: Alert, *, is_resend: bool = False) -> list[dict[str, Any]]:
 
 def active(text: str) -> str:
     """What is left for Markdown to read when all that is escaped is taken away."""
-    return "".join(re.findall(r"[*_~`|<>\[\]#@]|://|^[-+]|^\d+[.)]\s", re.sub(r"\\[^a-zA-Z0-9\s]", "", text), re.M))
+    return "".join(
+        re.findall(
+            r"[*_~`|<>\[\]#@]|://|^[-+]|^\d+[.)]\s", re.sub(r"\\[^a-zA-Z0-9\s]", "", text), re.MULTILINE
+        )
+    )
 
 
 @settings(max_examples=60)
