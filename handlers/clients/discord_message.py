@@ -27,7 +27,7 @@ MOST_OF_ALL: Final = 6000
 """Over all titles, descriptions, fields and footers of a message."""
 FOR_FIELDS: Final = 2000
 """Of those, when the message is long."""
-MOST_READ: Final = 20_000
+MOST_READ: Final = 6_500
 """Letters of a text that are looked at."""
 SHORTENED: Final = " … (shortened)"
 RESENT: Final = "Sent again: it is not known whether the first copy arrived."
