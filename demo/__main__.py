@@ -15,8 +15,9 @@ from contextlib import AsyncExitStack, suppress
 import asyncpg
 from supabase import acreate_client
 
+from demo import story
 from demo.shop import local_chain, settings
-from demo.story import Story
+from demo.stage import Stage
 from demo.worker import worker_process
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
@@ -53,10 +54,10 @@ async def play(*, once: bool) -> bool:
         database = await acreate_client(gateway.url, LOCAL.service_role)
         owner = await asyncpg.connect(server.dsn())
         stack.push_async_callback(owner.close)
-        story = Story(database, owner, stripe, environment, chain_url)
+        stage = Stage(database, owner, environment)
         stopped = _interrupted()
-        async with worker_process(environment, story.hear):
-            kept = await story.play()
+        async with worker_process(environment, stage.hear):
+            kept = await story.play(stage, stripe, chain_url)
             if not once:
                 _tell_what_next(gateway, server)
                 await stopped.wait()

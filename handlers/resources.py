@@ -7,10 +7,16 @@ from typing import Final
 from httpx import AsyncClient as HttpClient
 from supabase import AsyncClientOptions, create_async_client
 
+from handlers.clients.alpaca import open_alpaca
+from handlers.clients.alpaca_http import ALPACA_PAPER_API_BASE
 from handlers.clients.brokers import Brokers, Open
+from handlers.clients.callback_signature import BROKER_CALLBACK_SECRET, CallbackMasters
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
+from handlers.clients.discord import DISCORD_API_BASE, Discord
+from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
 from handlers.clients.mail import MAIL_SETTINGS, Mailer
+from handlers.clients.paper import open_paper
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
     STRIPE_SECRET_KEY,
@@ -32,7 +38,7 @@ SUPABASE_PUBLISHABLE_KEY = Setting(
 DATABASE_TIMEOUT_SECONDS = 10.0
 
 
-ADAPTERS: Final[Mapping[str, Open]] = {}
+ADAPTERS: Final[Mapping[str, Open]] = {"alpaca": open_alpaca, "ccxt": open_exchange, "paper": open_paper}
 """Who opens an account, by the part of a connection's `broker` before the colon. Your own adapter is one more line."""
 
 
@@ -69,7 +75,14 @@ async def chains(settings: Settings) -> AsyncIterator[Chains]:
         yield opened
 
 
-@resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, PULSE_WORKER_KEY, SUPABASE_PUBLISHABLE_KEY)
+@resource(
+    SUPABASE_URL,
+    SUPABASE_SERVICE_ROLE_KEY,
+    PULSE_WORKER_KEY,
+    SUPABASE_PUBLISHABLE_KEY,
+    ALPACA_PAPER_API_BASE,
+    CCXT_PAPER_API_BASE,
+)
 async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
     """The accounts at brokers. Each is opened when it is first asked for, so no secret of theirs is needed before."""
     async with _database(settings) as db, Brokers.open(ADAPTERS, settings, db) as opened:
@@ -81,3 +94,16 @@ async def mailer(settings: Settings) -> AsyncIterator[Mailer]:
     """E-mail, by the backend of the settings; without one, mails become dead letters that say so."""
     async with Mailer.open(settings) as opened:
         yield opened
+
+
+@resource(DISCORD_API_BASE)
+async def discord(settings: Settings) -> AsyncIterator[Discord]:
+    """Discord's webhooks; they need no key of ours."""
+    async with Discord.open(settings) as opened:
+        yield opened
+
+
+@resource(BROKER_CALLBACK_SECRET)
+async def callback_masters(settings: Settings) -> AsyncIterator[CallbackMasters]:
+    """What callbacks are verified with, where the door has not done it."""
+    yield CallbackMasters(settings.get(BROKER_CALLBACK_SECRET.name))

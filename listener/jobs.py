@@ -24,6 +24,7 @@ QUEUE_OF: Mapping[str, Queue] = {
     "payment_notification": Queue.PAYMENT,
     "reconcile_stripe": Queue.PAYMENT,
     "execute_order": Queue.BROKER,
+    "cancel_order": Queue.BROKER,
     "sync_positions": Queue.BROKER,
     "monitor_orders": Queue.BROKER,
     "handle_callback": Queue.BROKER,

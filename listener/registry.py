@@ -12,7 +12,6 @@ its type. Whatever does not fit this shape is an error at start that names the f
 import importlib
 import inspect
 import pkgutil
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from pydantic.alias_generators import to_camel
 from listener.backoff import Backoff
 from listener.errors import ConfigError, PulseError
 from listener.jobs import Job, NewJob
+from listener.paths import path_problems
 from listener.resources import Provided, Resource, Setting, Settings, resources_in
 
 _HANDLER = "__pulse_handler__"
@@ -62,6 +62,8 @@ class Delivery:
     headers: Mapping[str, str] = field(repr=False)
     """Names in lower case."""
     received_at: datetime
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the sender filled into the parts of the path: `connection_id` for /webhooks/broker/{connection_id}."""
 
 
 F = TypeVar("F", bound=Callable[..., Awaitable[object]])
@@ -111,6 +113,7 @@ def handler(
 def webhook(path: str, *settings: Setting) -> Callable[[Receive], Receive]:
     """Marks the function that turns a verified delivery on `path` into a job, or raises DeliveryRefused.
 
+    A path may have parts that the sender fills in, `/webhooks/broker/{connection_id}`; see `listener/paths.py`.
     It runs on the event loop and must only compute: the provider waits for its answer.
     """
 
@@ -177,8 +180,7 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
             f"No handler serves the queue {queue!r}: add one at {package}/{queue}/, or leave it out of --queues."
             for queue in sorted(wanted - known)
         ]
-    paths = Counter(one.path for one in webhooks)
-    problems += [f"Two webhooks answer on {path}: keep one." for path, count in paths.items() if count > 1]
+    problems += path_problems([one.path for one in webhooks])
     resources = _resolve(
         handlers.values(), resources_in(importlib.import_module(f"{package}.resources")), problems
     )

@@ -32,6 +32,7 @@ from listener.errors import (
 from listener.events import Emit, Swallowed
 from listener.inbox import Inbox
 from listener.jobs import QUEUE_OF, NewJob
+from listener.paths import filled_in
 from listener.producer import NotSure, enqueue_once, read_json
 from listener.redaction import is_plain
 from listener.registry import Delivery, Registry, Webhook
@@ -111,8 +112,10 @@ class _Door:
             "/health": {"GET": self.health, "HEAD": self.health},
             "/ready": {"GET": self.ready, "HEAD": self.ready},
             "/": {"POST": self.insert},
-            **{one.path: {"POST": self.webhook(one)} for one in registry.webhooks},
         }
+        self._webhooks: list[tuple[str, dict[str, _Answer]]] = [
+            (one.path, {"POST": self.webhook(one)}) for one in registry.webhooks
+        ]
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Every answer is JSON, errors included."""
@@ -148,8 +151,10 @@ class _Door:
 
     def _route(self, request: web.BaseRequest) -> _Answer:
         """By the path as it was sent: one path, one spelling."""
-        path, _, _ = request.raw_path.partition("?")
+        path = _asked_path(request)
         methods = self._routes.get(path)
+        if methods is None:
+            methods = next((found for one, found in self._webhooks if filled_in(one, path) is not None), None)
         if methods is None:
             raise Refused(404, "There is nothing at this path.")
         if (found := methods.get(request.method)) is None:
@@ -188,7 +193,8 @@ class _Door:
             # A header that came twice is one with a comma, as the standard has it: none of them is chosen.
             names = dict.fromkeys(map(str.lower, request.headers))
             headers = {name: ", ".join(request.headers.getall(name)) for name in names}
-            delivery = Delivery(await self._keeper.body(request), headers, datetime.now(UTC))
+            parameters = filled_in(one.path, _asked_path(request)) or {}
+            delivery = Delivery(await self._keeper.body(request), headers, datetime.now(UTC), parameters)
             try:
                 job = one.receive(delivery, self._config.settings)
             except DeliveryRefused as refusal:
@@ -277,6 +283,10 @@ def _same(sent: str, token: str) -> bool:
     """In the same time whatever was sent, of whatever length; headers and variables may be no text."""
     digests = [sha256(one.encode(errors="surrogatepass")).digest() for one in (sent, token)]
     return hmac.compare_digest(*digests)
+
+
+def _asked_path(request: web.BaseRequest) -> str:
+    return request.raw_path.partition("?")[0]
 
 
 def _asked_host(request: web.BaseRequest) -> str:

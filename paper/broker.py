@@ -117,6 +117,10 @@ class PaperBroker:
         """Whether there is a quote for it."""
         return await self._do("list", {"symbols": [symbol]}, lambda book: symbol in book.market)
 
+    async def symbols(self) -> list[str]:
+        """All that can be traded."""
+        return await self._store.symbols(self.account_id)
+
     async def hours(self) -> Hours:
         """Whether the account's market is open now, and when that changes."""
         return await self._do("list", {}, lambda book: calendar_of(book.settings).at(book.as_of))

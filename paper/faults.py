@@ -18,6 +18,7 @@ from paper.words import Fault
 
 _AFTER = frozenset({"lost_answer", "lands_late", "gateway_timeout"})
 _STATUS = {"unavailable": 503, "gateway_timeout": 504, "too_fast": 429, "unauthorized": 401}
+KINDS = frozenset({"lost_before", "hang", *_AFTER, *_STATUS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,9 @@ class Always:
     """A market that never closes. Its day ends at midnight UTC."""
 
     def at(self, now: datetime) -> Hours:
-        """Open."""
-        return Hours(is_open=True, changes_at=None, now=now)
+        """Open; what a session would be, a day is."""
+        day_ends = self.day_ends(now)
+        return Hours(is_open=True, changes_at=None, opens_at=day_ends, closes_at=day_ends, now=now)
 
     def day_ends(self, now: datetime) -> datetime:
         """The next midnight."""

@@ -93,15 +93,16 @@ def book_fill(book: Book, order: Order, quantity: Decimal, price: Decimal) -> bo
         return False
     book.fills.append(
         Fill(
-            order.id,
-            filled.fills,
-            order.symbol,
-            order.side,
-            quantity,
-            price,
-            charged,
-            book.as_of,
-            filled.left,
+            order_id=order.id,
+            number=filled.fills,
+            symbol=order.symbol,
+            side=order.side,
+            quantity=quantity,
+            price=price,
+            fee=charged,
+            filled_at=book.as_of,
+            filled_quantity=filled.filled_quantity,
+            left_quantity=filled.left,
         )
     )
     return True

@@ -4,7 +4,17 @@ from decimal import Decimal
 
 from paper import ledger
 from paper.hours import Calendar
-from paper.words import ZERO, Book, DuplicateClientId, Order, Position, Quote, Refused, Request
+from paper.words import (
+    ZERO,
+    Book,
+    DuplicateClientId,
+    Order,
+    Position,
+    Quote,
+    Refused,
+    Request,
+    plain,
+)
 
 _LONGEST_ID = 128
 _MOST = Decimal("1e12")
@@ -102,9 +112,17 @@ def _means(book: Book, order: Order) -> None:
         )
         available = held - sum((o.left for o in selling), ZERO)
         if order.quantity > available:
-            raise Refused(
-                "insufficient_quantity",
-                f"insufficient qty available for order (requested: {order.quantity}, available: {available})",
-            )
-    elif ledger.opens(book, order) and ledger.buying_power(book, order) < 0:
-        raise Refused("insufficient_buying_power", "insufficient buying power")
+            raise _lacking(order, available)
+    elif ledger.opens(book, order) and (left := ledger.buying_power(book, order)) < 0:
+        raise _lacking(order, ledger.buying_power(book), ledger.buying_power(book) - left)
+
+
+def _lacking(order: Order, available: Decimal, needed: Decimal | None = None) -> Refused:
+    """What the account has not enough of; pairs are told of as clients know it from crypto exchanges."""
+    base, _, currency = order.symbol.partition("/")
+    amounts = f"(requested: {plain(needed or order.quantity)}, available: {plain(max(ZERO, available))})"
+    if needed is not None:
+        words = f"insufficient balance for {currency} {amounts}" if currency else "insufficient buying power"
+        return Refused("insufficient_buying_power", words)
+    what = f"balance for {base}" if currency else "qty available for order"
+    return Refused("insufficient_quantity", f"insufficient {what} {amounts}")

@@ -24,6 +24,12 @@ def rounded(numerator: Decimal, denominator: Decimal) -> Decimal:
     return EXACT.divide(numerator, denominator).quantize(_PLACES, context=EXACT)
 
 
+def plain(number: Decimal) -> str:
+    """A number in digits alone, without zeros at the end of its decimals."""
+    text = f"{number:f}"
+    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks for."""
@@ -95,8 +101,10 @@ class Fill:
     price: Decimal
     fee: Decimal
     filled_at: datetime
-    left: Decimal
-    """What was left of the order after it."""
+    filled_quantity: Decimal
+    """Of the order, with this one."""
+    left_quantity: Decimal
+    """Of the order, after it."""
 
     @property
     def id(self) -> str:
@@ -198,9 +206,10 @@ class Hours:
 
     is_open: bool
     changes_at: datetime | None
-    opens_at: datetime | None = None
-    closes_at: datetime | None = None
-    now: datetime | None = None
+    opens_at: datetime
+    """The next opening; `closes_at`: the next close."""
+    closes_at: datetime
+    now: datetime
 
 
 @dataclass(slots=True)

@@ -193,8 +193,8 @@ $$;
 
 -- Begins a look. Answers {"outcome"}: "look" along with what to look for, or
 --   unknown (no such connection) · inactive · busy (another job looks, and its end looks again) · nothing (is due)
--- With "look": {"look", "connection", "orders": [those that are due: {"id", "client_order_id", "broker_order_id",
--- "symbol", "status", "submission", "hinted"}], "fills_since"}.
+-- With "look": {"look", "began_at", "connection", "orders", "fills_since"}. The orders are those that are open or due:
+-- {"id", "client_order_id", "broker_order_id", "symbol", "status", "submission", "alone" (not by its executions only)}.
 -- Callers: monitor_orders, over RPC; `job_id` is its job, whose next attempt takes over from one that vanished.
 create function public.take_orders_to_check(
     broker_connection_id uuid, job_id bigint, max_orders integer default 500
@@ -229,30 +229,44 @@ begin
                 'symbol', o.symbol,
                 'status', o.status,
                 'submission', o.submission,
-                'hinted', o.hinted_at is not null
+                'alone', o.ended_at is null or o.hinted_at is not null
             )
             order by o.next_check_at, o.id
         )
     into due
     from (
         select o.* from public.orders as o
-        where o.broker_connection_id = connection.id and o.next_check_at <= now_at + interval '1 second'
+        where
+            o.broker_connection_id = connection.id
+            and (
+                o.next_check_at <= now_at + interval '1 second'
+                -- Not among the open ones any more? That is news, whenever it was to be looked at.
+                or (o.status in ('accepted', 'partially_filled') and o.missing = 0)
+            )
         order by o.next_check_at, o.id
         limit take_orders_to_check.max_orders
     ) as o;
-    if due is null and looks.wanted_at is null and looks.next_job_id = take_orders_to_check.job_id then
+    if looks.wanted_at is null and looks.next_job_id = take_orders_to_check.job_id and not exists (
+        select from public.orders as o
+        where o.broker_connection_id = connection.id and o.next_check_at <= now_at + interval '1 second'
+    ) then
         perform public.end_look(connection.id);
         return '{"outcome": "nothing"}';
     end if;
     update public.broker_looks as l
     set
-        look = l.look + 1, began_at = now_at, looking_job_id = take_orders_to_check.job_id,
-        looking_until = now_at + interval '2 minutes'
+        look = l.look + 1,
+        began_at = now_at,
+        looking_job_id = take_orders_to_check.job_id,
+        looking_until = now_at + interval '3 minutes',
+        -- Whoever inserted another job than ours wants a look: still, if this one comes to nothing.
+        wanted_at = case when l.next_job_id = take_orders_to_check.job_id then l.wanted_at else now_at end
     where l.broker_connection_id = connection.id
     returning l.* into looks;
     return jsonb_build_object(
         'outcome', 'look',
         'look', looks.look,
+        'began_at', looks.began_at,
         'connection', public.broker_connection_words(connection),
         'orders', coalesce(due, '[]'),
         'fills_since', public.fills_wanted_since(connection.id, connection.created_at)

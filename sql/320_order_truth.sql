@@ -50,6 +50,7 @@ begin
         )
     order by o.id
     for no key update;
+    connection := public.note_broker_answer(public.lock_connection(connection.id), '{}');
 
     for one in
         select s.words as seen, ours.id
@@ -64,8 +65,8 @@ begin
                 )
             order by o.broker_order_id nulls last
             limit 1
-        ) as known on true
-        order by known.id nulls last, s.words ->> 'broker_order_id'
+        ) as ours on true
+        order by ours.id nulls last, s.words ->> 'broker_order_id'
     loop
         if one.id is null then
             one.id := public.adopt_order(connection, one.seen);
@@ -74,7 +75,7 @@ begin
             select o.* into strict known from public.orders as o where o.id = one.id;
             perform public.apply_broker_order(known, one.seen);
         end if;
-        touched := touched || one.id;
+        touched := array_remove(touched || one.id, null);
     end loop;
 
     if looks.look = record_orders_seen.look and looks.looking_until is not null then
@@ -86,8 +87,14 @@ begin
     end if;
 
     booked := public.book_fills(connection.id, told -> 'fills');
+    -- Executed, and not looked at by this look.
+    update public.orders as o set next_check_at = least(o.next_check_at, public.clock_now())
+    where o.id = any (booked) and o.id <> all (touched) and o.ended_at is null;
     perform public.check_order_again(o.id, looks.began_at) from (
-        select t.id from unnest(touched || booked) as t (id)
+        select t.id from unnest(touched) as t (id)
+        union
+        select b.id from unnest(booked) as b (id)
+        where exists (select from public.orders as o where o.id = b.id and o.ended_at is not null)
         union
         select m.id::uuid from jsonb_array_elements_text((told -> 'missing') || (told -> 'looked_for')) as m (id)
         union
@@ -109,7 +116,6 @@ begin
             where o.broker_connection_id = connection.id and o.broker_order_id = f.broker_order_id
         );
     end if;
-    update public.broker_connections as c set failures = 0 where c.id = connection.id and c.failures > 0;
     select l.* into looks from public.broker_looks as l where l.broker_connection_id = connection.id for update;
     if looks.look = record_orders_seen.look and looks.looking_until is not null
         and told ->> 'ends' <> 'no' and strangers is null then

@@ -112,9 +112,7 @@ declare
     unsure integer := 0;
 begin
     select r.* into strict run from public.broker_sync_runs as r where r.id = record_positions.run_id;
-    select c.* into strict connection from public.broker_connections as c
-    where c.id = run.broker_connection_id
-    for no key update;                                  -- runs of one connection are applied one after the other
+    connection := public.lock_connection(run.broker_connection_id);     -- its runs are applied one after the other
     select r.* into strict run from public.broker_sync_runs as r where r.id = record_positions.run_id for update;
     if run.ended_at is null and public.is_overtaken(connection.id, run.began_at, record_positions.patient) then
         update public.broker_sync_runs as r set ended_at = now_at, outcome = 'overtaken' where r.id = run.id
@@ -133,7 +131,8 @@ begin
                 order by p.symbol
             ) as t;
         end if;
-        update public.broker_connections as c set synced_at = now_at, failures = 0 where c.id = connection.id;
+        connection := public.note_broker_answer(connection, '{}');
+        update public.broker_connections as c set synced_at = now_at where c.id = connection.id;
         update public.broker_sync_runs as r
         set
             ended_at = now_at, outcome = 'applied', positions = jsonb_array_length(told -> 'positions'),

@@ -70,7 +70,8 @@ create table public.paper_fills (
     quantity numeric not null check (quantity > 0),
     price numeric not null check (price > 0),
     fee numeric not null,
-    "left" numeric not null check ("left" >= 0),
+    filled_quantity numeric not null,                   -- of the order, with this one
+    left_quantity numeric not null check (left_quantity >= 0),
     filled_at timestamptz not null,
     primary key (order_id, number)
 );

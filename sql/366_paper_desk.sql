@@ -18,8 +18,8 @@ from (
         and coalesce((o.status in ('accepted', 'partially_filled')) = (wanted ->> 'open')::boolean, true)
         and coalesce(o.submitted_at > (wanted ->> 'after')::timestamptz, true)
         and coalesce(o.submitted_at < (wanted ->> 'until')::timestamptz, true)
-        and coalesce((wanted -> 'symbols') ? o.symbol, true)
-        and coalesce((wanted -> 'sides') ? o.side, true)
+        and coalesce(nullif(wanted -> 'symbols', 'null') ? o.symbol, true)
+        and coalesce(nullif(wanted -> 'sides', 'null') ? o.side, true)
     order by place
     limit coalesce((wanted ->> 'limit')::integer, 500)
 ) as found;

@@ -133,7 +133,7 @@ class Brokers:
     async def _opened(self, kept: _Kept) -> BrokerAdapter:
         async with kept.lock:
             if kept.adapter is None:
-                kept.adapter = Guarded(await self._open(kept.account))
+                kept.adapter = Guarded(await self._open(kept.account), kept.account.secrets)
             return kept.adapter
 
     async def _open(self, account: Account) -> BrokerAdapter:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from handlers.clients.signed_delivery import secrets_in
 from handlers.clients.stripe_errors import Missing, explained
 from handlers.clients.stripe_objects import (
     Charge,
@@ -24,7 +25,6 @@ from handlers.clients.stripe_objects import (
     StripeObject,
     Subscription,
 )
-from handlers.clients.stripe_signature import secrets_in
 from listener import Setting, Settings
 
 if TYPE_CHECKING:

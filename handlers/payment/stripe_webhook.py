@@ -13,6 +13,7 @@ from typing import Annotated, cast
 from pydantic import AwareDatetime, ConfigDict, Discriminator, RootModel, Tag
 
 from handlers.clients.database import Database, call
+from handlers.clients.signed_delivery import BadDelivery, secrets_in
 from handlers.clients.stripe import STRIPE_WEBHOOK_SECRET, StripeClient
 from handlers.clients.stripe_errors import StripeAway, come_back
 from handlers.clients.stripe_events import StripeEvent, ThinEvent
@@ -29,7 +30,7 @@ from handlers.clients.stripe_looks import (
     look_at_upcoming_invoice,
 )
 from handlers.clients.stripe_money_back import look_at_charge, look_at_dispute, look_at_refund
-from handlers.clients.stripe_signature import BadDelivery, read_signed, secrets_in
+from handlers.clients.stripe_signature import read_signed
 from listener import (
     Delivery,
     DeliveryRefused,

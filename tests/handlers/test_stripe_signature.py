@@ -9,8 +9,9 @@ import stripe as library
 
 from devstack.stripe.books import Books
 from devstack.stripe.double import WEBHOOK_SECRET, StripeDouble
+from handlers.clients.signed_delivery import BadDelivery, secrets_in
 from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_signature import BadDelivery, read_signed, secrets_in
+from handlers.clients.stripe_signature import read_signed
 from handlers.payment.stripe_webhook import receive
 from listener import Delivery, DeliveryRefused, Queue, Reject
 from tests.handlers.conftest import Attempt, Json

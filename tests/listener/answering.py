@@ -66,9 +66,11 @@ async def door_of(
     port: int = 0,
     exact: bool = True,
     patience: Patience | None = None,
+    registry: Registry = REGISTRY,
+    settings: Settings | None = None,
 ) -> AsyncIterator[Door]:
     told = Told()
-    config = Config(gateway_url, LOCAL.service_role, {"MAIL_SECRET": "signed"}, (), token)
+    config = Config(gateway_url, LOCAL.service_role, settings or {"MAIL_SECRET": "signed"}, (), token)
     door: Door | None = None
 
     def health() -> Health:
@@ -82,7 +84,7 @@ async def door_of(
             port,
             exact=exact,
             config=config,
-            registry=REGISTRY,
+            registry=registry,
             store=store,
             health=health,
             emit=told,

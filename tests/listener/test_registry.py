@@ -139,6 +139,12 @@ def test_two_webhooks_on_one_path_are_told(package: Package) -> None:
     assert "/webhooks/mail" in text
 
 
+def test_two_webhooks_that_one_request_could_mean_are_told(package: Package) -> None:
+    code = '\n@webhook("/webhooks/{kind}")\ndef other(delivery: Delivery, settings: Settings) -> NewJob: ...'
+    (text,) = problems(package({**GOOD, "broker/more.py": HEAD + code}))
+    assert "/webhooks/mail and /webhooks/{kind}" in text or "/webhooks/{kind} and /webhooks/mail" in text
+
+
 def test_our_own_handlers_load() -> None:
     registry = load()
     assert ("maintenance", "prune") in registry.handlers

@@ -1,13 +1,16 @@
 """What tests of the paper broker stand on: books made by hand, and accounts behind the gateway."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from paper import Call, PaperBroker
+from paper.face import face
 from paper.rest import rest
 
 Opens = Callable[..., Awaitable[PaperBroker]]
@@ -41,3 +44,32 @@ def quote(call: Call) -> Notes:
         await call("note_paper_quotes", {"quotes": [{"symbol": symbol, "bid": bid, "ask": ask, **more}]})
 
     return noted
+
+
+@dataclass(frozen=True)
+class Face:
+    """The HTTP face, and an account's keys."""
+
+    url: str
+    broker: PaperBroker
+    key_id: str
+    secret: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"APCA-API-KEY-ID": self.key_id, "APCA-API-SECRET-KEY": self.secret}
+
+
+@pytest.fixture
+async def served(call: Call, open_account: Opens) -> AsyncIterator[Face]:
+    """The face, with one account in a market that never closes."""
+    answer = await call("open_paper_account", {"opened": {"cash": "10000", "settings": {"market": "always"}}})
+    runner = web.AppRunner(face(call), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        broker = PaperBroker(call, answer["account_id"])
+        yield Face(f"http://{host}:{port}", broker, answer["key_id"], answer["secret"])
+    finally:
+        await runner.cleanup()

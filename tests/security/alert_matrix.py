@@ -51,8 +51,8 @@ REGISTERING: Final = [*_FOR_USERS, "register_operator_target", "remove_target"]
 """Called by those who want to be told."""
 _WITHIN_ALERTS: Final = (
     "calling_user check_targets keep_discord_webhook forget_target quiet_end quiet_until not_wanted mail_suppressed"
-    " targets_of write_alert enqueue_deliveries lane_of next_turn enter_lane leave_lane delivery_objection later end_delivery"
-    " delivery_words give_up_target tell_target_disabled"
+    " targets_of write_alert enqueue_deliveries lane_of next_turn enter_lane leave_lane delivery_objection later"
+    " end_delivery delivery_words give_up_target tell_target_disabled"
 ).split()
 ALERT_FUNCTIONS: Final = {
     #                            anon user other service worker

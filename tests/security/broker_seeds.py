@@ -26,8 +26,10 @@ BROKER_SEEDS: Final = f"""
     )
     select id, id, 1, 'c', 'none', 'AAPL', 'buy', 'market', 'day', 1, 1, true, 'filled', 1, 1, 0, 1, now(), now()
     from broker_connections;
-    insert into paper_fills (order_id, number, account_id, symbol, side, quantity, price, fee, "left", filled_at)
-    select id, 1, id, 'AAPL', 'buy', 1, 1, 0, 0, now() from broker_connections;
+    insert into paper_fills (
+        order_id, number, account_id, symbol, side, quantity, price, fee, filled_quantity, left_quantity, filled_at
+    )
+    select id, 1, id, 'AAPL', 'buy', 1, 1, 0, 1, 0, now() from broker_connections;
     insert into paper_positions (account_id, symbol, quantity, cost, realized)
     select id, 'AAPL', 1, 1, 0 from broker_connections;
     insert into paper_quotes (symbol, bid, ask) values ('AAPL', 1, 2), ('MSFT', 1, 2);

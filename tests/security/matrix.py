@@ -140,6 +140,7 @@ _WITHIN_PAYMENTS = (
 # The broker family, room by room: those that its handlers and the app's server call, and those within.
 FOR_ORDERS: Final = (
     "place_order begin_order record_submission record_lookup halt_trading resume_trading close_order_in_doubt"
+    " begin_cancel record_cancel"
 ).split()
 _WITHIN_ORDERS: Final = (
     "tell_trader tell_desk order_in_words apply_broker_order tell_of_order enqueue_cancel"

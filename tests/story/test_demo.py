@@ -18,6 +18,9 @@ async def test_the_demo_keeps_all_its_promises(checkout: Path) -> None:
     assert "dead letter 1: UnknownUser, 4 attempts" in told
     assert "attempt 5  completed" in told
     assert "key prune@" in told
+    assert "select status from orders where id = …  →  unknown" in told
+    assert "filled, 5 at 200.1, sent 1 time" in told
+    assert "✓ the broker has one order, by our id" in told
     assert ("✓ the payment is confirmed" in told) != ("payment in crypto is skipped" in told)
 
 

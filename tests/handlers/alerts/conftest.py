@@ -68,6 +68,10 @@ class Office:
         self._handlers[name] = _handler(name, run, AlertJob)
         return post
 
+    def runs(self, name: str, run: Callable[..., Awaitable[object]]) -> None:
+        """From now on this office runs jobs of that type so; they are handed what all are: `job` and `db`."""
+        self._handlers[name] = _handler(name, run, AlertJob)
+
     async def tell(self, type_: str = "notify", **data: object) -> int:
         """Inserts a job of the alerts queue, as an app does."""
         answer = await self.db.from_("alerts_jobs").insert({"type": type_, "data": data}).execute()

@@ -1,7 +1,7 @@
 """What broker tests stand on: an account at a broker that does as it is told, and one attempt at a job."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.broker.cancel_order import CancelOrder, cancel_order
 from handlers.broker.execute_order import ExecuteOrder, execute_order
 from handlers.clients.broker import (
     BrokerError,
@@ -28,7 +29,7 @@ from handlers.clients.broker import (
 from handlers.clients.brokers import Account, Brokers
 from handlers.clients.database import Database, call
 from listener import Snooze
-from tests.handlers.conftest import Json, Owner
+from tests.handlers.conftest import Json, Owner, a_job
 
 TRAITS = Traits(Dedupe.ACCOUNT, timedelta(seconds=10), misses=2, shows_closed=True, longest_client_id=48)
 OPEN = Hours(is_open=True, changes_at=None)
@@ -52,6 +53,9 @@ class Broker:
     """Runs when a request is about to leave; may raise."""
     after: Step | None = None
     """Runs when the broker has done what it was asked for; may raise."""
+    canceling: Step | None = None
+    """Runs when it is asked to cancel; may raise."""
+    cancels: list[str] = field(default_factory=list[str])
     look: Step | None = None
     """Runs when it is looked; may raise."""
     market: Hours = OPEN
@@ -105,7 +109,12 @@ class Broker:
         return next((one for one in self.orders.values() if one.broker_order_id == broker_order_id), None)
 
     async def cancel(self, broker_order_id: str, symbol: str) -> None:
-        raise NotImplementedError
+        self.cancels.append(broker_order_id)
+        if self.canceling:
+            await self.canceling()
+        for ours, one in self.orders.items():
+            if one.broker_order_id == broker_order_id and one.status == BrokerStatus.ACCEPTED:
+                self.orders[ours] = replace(one, status=BrokerStatus.CANCELED)
 
     async def open_orders(self) -> Sequence[BrokerOrder]:
         raise NotImplementedError
@@ -170,6 +179,14 @@ class Desk:
     async def attempt(self, order: UUID) -> Json:
         """One attempt at its job; what the handler answers, `again` saying that it comes back."""
         ended = await execute_order(ExecuteOrder(order_id=order), brokers=self.brokers, db=self.db)
+        if isinstance(ended, Snooze):
+            return {"again": ended.delay.total_seconds(), "reason": ended.reason}
+        return dict(ended)
+
+    async def cancel(self, order: UUID, asked_by: UUID | None = None) -> Json:
+        """One attempt at the job that cancels it."""
+        job = replace(a_job({}, "broker", "cancel_order"), user_id=asked_by)
+        ended = await cancel_order(CancelOrder(order_id=order), job=job, brokers=self.brokers, db=self.db)
         if isinstance(ended, Snooze):
             return {"again": ended.delay.total_seconds(), "reason": ended.reason}
         return dict(ended)

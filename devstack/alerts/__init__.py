@@ -1,0 +1,1 @@
+"""Doubles of the providers that alerts leave by, for tests and the demo."""

@@ -1,0 +1,25 @@
+"""Discord: one alert to one webhook, never faster than Discord says, whatever the number of processes."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from handlers.clients.database import Database
+from handlers.clients.delivery import AlertJob, Refused, Sending, Told, deliver, patience
+from handlers.clients.discord import PACE, Discord
+from handlers.clients.discord_message import discord_message
+from listener import Job, Queue, Snooze, handler
+
+
+@handler(Queue.ALERTS, backoff=patience, timeout=timedelta(minutes=1))
+async def discord(
+    payload: AlertJob, *, job: Job, db: Database, webhooks: Discord
+) -> Mapping[str, object] | Snooze:
+    """Sends one delivery; or routes words to the user's webhooks."""
+
+    async def send(sending: Sending) -> Told:
+        if sending.alert is None:
+            return Refused("no_alert", "There is no alert to send.")
+        message = discord_message(sending.alert, is_resend=sending.resend)
+        return await webhooks.post(sending.target.address, sending.target.secret, message)
+
+    return await deliver(db, job, payload, send, PACE)

@@ -1,0 +1,104 @@
+"""A provider that does not answer is left alone for a while, and does not get all places of a worker."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.outage import AWAY, MISSES, SLOW, WAITING, Outage
+
+SILENCE = Unknown("timed_out", "It did not answer.")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outage(clock: Clock) -> Outage:
+    return Outage(clock)
+
+
+async def told(outage: Outage, answer: Told) -> Told:
+    async def send() -> Told:
+        return answer
+
+    return await outage.watch(send)
+
+
+async def test_so_many_in_a_row_without_an_answer_and_nobody_sends_for_a_while(outage: Outage) -> None:
+    assert [(await told(outage, SILENCE)).hold for _ in range(MISSES)] == [None] * (MISSES - 1) + [
+        Hold(AWAY, True)
+    ]
+    assert await told(outage, Sent()) == Later(AWAY, "provider_away", Hold(AWAY, whole_channel=True))
+
+
+async def test_an_answer_in_between_begins_the_count_anew(outage: Outage) -> None:
+    for answer in (Refused("bad_request", "No."), Later(SLOW), Sent()):
+        for _ in range(MISSES - 1):
+            assert (await told(outage, NotSent("no_connection", "No."))).hold is None
+        assert await told(outage, answer) == answer
+
+
+async def test_after_a_while_one_tries_and_the_others_wait_for_what_it_hears(
+    outage: Outage, clock: Clock
+) -> None:
+    for _ in range(MISSES):
+        await told(outage, SILENCE)
+    clock.now += AWAY.total_seconds()
+    answered = asyncio.Event()
+
+    async def tries() -> Told:
+        await answered.wait()
+        return Sent()
+
+    trying = asyncio.ensure_future(outage.watch(tries))
+    await asyncio.sleep(0)
+    assert isinstance(await told(outage, Sent()), Later)
+    answered.set()
+    assert await trying == Sent()
+    assert await told(outage, Sent()) == Sent()
+
+
+async def test_one_that_tries_in_vain_holds_again(outage: Outage, clock: Clock) -> None:
+    for _ in range(MISSES):
+        await told(outage, SILENCE)
+    clock.now += AWAY.total_seconds()
+    assert (await told(outage, SILENCE)).hold == Hold(AWAY, whole_channel=True)
+    assert isinstance(await told(outage, Sent()), Later)
+
+
+async def test_those_who_wait_for_an_answer_leave_places_for_others(outage: Outage, clock: Clock) -> None:
+    answered = asyncio.Event()
+
+    async def slow() -> Told:
+        await answered.wait()
+        return Sent()
+
+    waiting = [asyncio.ensure_future(outage.watch(slow)) for _ in range(WAITING)]
+    await asyncio.sleep(0)
+    assert await told(outage, Sent()) == Sent()  # they have only just left
+    clock.now += SLOW.total_seconds() + 0.1
+    assert await told(outage, Sent()) == Later(SLOW, "provider_away", Hold(SLOW, whole_channel=True))
+    answered.set()
+    assert await asyncio.gather(*waiting) == [Sent()] * WAITING
+    assert await told(outage, Sent()) == Sent()
+
+
+async def test_one_that_is_cancelled_waits_no_more(outage: Outage, clock: Clock) -> None:
+    waiting = [asyncio.ensure_future(outage.watch(asyncio.Event().wait)) for _ in range(WAITING)]  # type: ignore[arg-type]  # never answers
+    await asyncio.sleep(0)
+    clock.now += timedelta(minutes=1).total_seconds()
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await told(outage, Sent()) == Sent()
