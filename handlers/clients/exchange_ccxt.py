@@ -36,6 +36,7 @@ class Exchange(Protocol):
     urls: dict[str, Any]
     options: dict[str, Any]
     markets: dict[str, Words] | None
+    features: Words | None
     requiredCredentials: Mapping[str, bool]  # noqa: N815 - the library's own name
 
     def set_sandbox_mode(self, enabled: bool) -> None: ...
@@ -56,7 +57,7 @@ class Exchange(Protocol):
         self, symbol: str | None, since: int | None, limit: int | None
     ) -> list[Words]: ...
     async def fetch_my_trades(
-        self, symbol: str | None, since: int | None, limit: int | None
+        self, symbol: str | None, since: int | None, limit: int | None, params: Words
     ) -> list[Words]: ...
     async def fetch_positions(self) -> list[Words]: ...
     async def fetch_balance(self) -> Words: ...

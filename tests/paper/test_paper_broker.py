@@ -52,6 +52,18 @@ async def test_an_order_is_filled_found_again_and_booked(open_account: Opens, qu
     assert (account.cash, account.equity, account.fees) == (D(9699), D("9998.25"), D(1))
 
 
+async def test_no_number_is_rounded_on_its_way_through_the_database(
+    open_account: Opens, quote: Notes
+) -> None:
+    broker = await open_account(cash="12345678901234567890.123456789")
+    await quote("AAPL", "0.000000001", "98765.987654321")
+    placed = await broker.submit(wish("one", "123456.123456789"))
+    assert (placed.status, await broker.find("one")) == ("filled", placed)
+    account = await broker.account()
+    assert (account.cash, account.buying_power) == (D("12345678889041301924.939905196887364731"),) * 2
+    assert [fill.price for fill in await broker.fills(LONG_AGO)] == [D("98765.987654321")]
+
+
 async def test_the_book_survives_a_restart_and_goes_on_by_the_clock_of_the_database(
     open_account: Opens, quote: Notes, call: Call, move_clock: Moves
 ) -> None:

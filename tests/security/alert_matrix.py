@@ -44,7 +44,7 @@ ALERT_UPDATES: Final = {
     ("alert_targets", "service"): frozenset({"label", "status", "status_reason"}),
 }
 
-FOR_ALERTS: Final = "route_alert begin_delivery record_delivery".split()
+FOR_ALERTS: Final = "route_alert begin_delivery record_delivery record_mail_events".split()
 """Called by handlers."""
 _FOR_USERS = "register_device register_discord_webhook".split()
 REGISTERING: Final = [*_FOR_USERS, "register_operator_target", "remove_target"]

@@ -64,6 +64,10 @@ class House:
         fault = {"kind": kind, "operation": operation, "remaining": times, "seconds": str(seconds)}
         await call(self.db, "ask_for_paper_fault", account_id=self.account, fault=fault)
 
+    async def is_well(self) -> None:
+        """Nothing befalls anybody any more."""
+        await call(self.db, "ask_for_paper_fault", account_id=self.account, fault=None)
+
     async def orders(self, client_order_id: str) -> int:
         """How many it has of this id."""
         found = await self.owner.fetchval(
