@@ -295,7 +295,11 @@ def _private(sending: Sending) -> Iterator[str]:
     target, alert = sending.target, sending.alert
     yield from (one for one in (target.secret, target.address) if one)
     if alert is not None:
-        texts = (alert.title, alert.message, *(one for one in alert.metadata.values() if isinstance(one, str)))
+        texts = (
+            alert.title,
+            alert.message,
+            *(one for one in alert.metadata.values() if isinstance(one, str)),
+        )
         yield from (one for one in texts if len(one) >= _SHORTEST_TEXT)
 
 
