@@ -34,6 +34,8 @@ DROPPED_AFTERWARDS: Final = 1
 """The same, but the message arrived."""
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+AUDIENCE: Final = "https://oauth2.googleapis.com/token"
+"""What assertions are for, wherever they are sent."""
 FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 State = Literal[
     "fine", "unregistered", "other_sender", "invalid", "over_quota", "apns_key", "unavailable", "hangs"
@@ -167,7 +169,7 @@ class FirebaseDouble:
                 body["assertion"][0],
                 self._private.public_key(),
                 algorithms=["RS256"],
-                audience=f"{self.url}/token",
+                audience=AUDIENCE,
                 issuer=self.key["client_email"],
                 options={"require": ["exp", "iat", "iss", "aud"]},
             )

@@ -12,8 +12,9 @@
     no connection, no token                     NotSent
     UNAVAILABLE, INTERNAL, time-out, a cut      Unknown; the copy replaces the first one, if there is one
 
-A call of the library takes up to 500 messages and is one connection with a request for each, since Firebase has no
-request for many. The library tries again by itself when Firebase is unavailable: four times within seven seconds.
+A call of the library is a request for each message, side by side, since Firebase has no request for many. It takes up
+to 500 and has 100 connections; those that wait for one time out, when there are many. So a call is 100 messages here.
+The library tries again by itself when Firebase is unavailable: four times within seven seconds.
 """
 
 import asyncio
@@ -41,8 +42,8 @@ PUSH_SETTINGS: Final = (FIREBASE_KEY, FIREBASE_API_BASE)
 PACE: Final = Pace(limit=timedelta(minutes=1), repeatable=True)
 """A message may be tried five times, and wait for a token before."""
 
-MOST: Final = 500
-AT_ONCE: Final = 8
+MOST: Final = 100
+AT_ONCE: Final = 2
 TIMEOUT_SECONDS: Final = 5
 """For each step of a try, such as to connect, or to wait for the answer."""
 QUOTA_PAUSE: Final = timedelta(minutes=1)
@@ -66,17 +67,16 @@ class Push:
             yield cls(None, outage)
             return
         account = service_account(settings[FIREBASE_KEY.name])
-        async with asyncio.TaskGroup() as group:
-            key = Key(account, group)
-            firebase = _Firebase(str(account["project_id"]), settings.get(FIREBASE_API_BASE.name), key)
-            await asyncio.to_thread(firebase.load)
-            line = _Line(firebase, key, outage)
-            try:
+        key = Key(account)
+        firebase = _Firebase(str(account["project_id"]), settings.get(FIREBASE_API_BASE.name), key)
+        await asyncio.to_thread(firebase.load)
+        try:
+            async with key.kept():
+                line = _Line(firebase, key, outage)
                 async with Gathering.open(line.carry, most=MOST, at_once=AT_ONCE) as gathering:
                     yield cls(gathering, outage)
-            finally:
-                key.close()
-                await firebase.close()
+        finally:
+            await firebase.close()
 
     async def send(self, message: PushMessage) -> Told:
         """What became of it. Raises nothing that Firebase or the network could cause."""
@@ -111,8 +111,9 @@ class _Firebase:
         self._exceptions: Any = importlib.import_module("firebase_admin.exceptions")
         options = {"projectId": self._project, "httpTimeout": TIMEOUT_SECONDS}
         self._app = self._admin.initialize_app(self._key.badge, options, f"pulse-{uuid4().hex}")
-        # The library has no public way to close what it opened for asyncio, nor to send elsewhere.
+        # The library has no public way to close what it opened for asyncio, to send elsewhere, or to leave tokens to us.
         self._service = self._messaging._get_messaging_service(self._app)  # noqa: SLF001
+        self._service._async_client.async_client.auth._max_refresh_attempts = 0  # noqa: SLF001
         if self._base:
             if urlsplit(self._base).scheme not in ("http", "https"):
                 raise ConfigError([f"{FIREBASE_API_BASE.name} has to be a URL; {FIREBASE_API_BASE.where}."])
@@ -188,7 +189,9 @@ class _Firebase:
             case kinds.ResourceExhaustedError():
                 after = _pause(error, QUOTA_PAUSE)
                 return Later(after, hold=Hold(after))
-            case kinds.PermissionDeniedError() | kinds.UnauthenticatedError() | kinds.NotFoundError():
+            case kinds.UnauthenticatedError():
+                return None
+            case kinds.PermissionDeniedError() | kinds.NotFoundError():
                 return NotSent(
                     "key_refused", "Firebase does not let the key in FIREBASE_KEY send for its project."
                 )

@@ -12,7 +12,8 @@ import functools
 import importlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -73,12 +74,12 @@ def service_account(text: str) -> Json:
 
 
 class Key:
-    """Has a token, or gets one. To be made and used where there is an event loop; `load` imports Google's library."""
+    """Has a token, or gets one: loaded by `load`, used within `kept`."""
 
-    def __init__(self, account: Json, group: asyncio.TaskGroup) -> None:
+    def __init__(self, account: Json) -> None:
         self._credentials: Any = None
         self._account = account
-        self._group = group
+        self._group: asyncio.TaskGroup | None = None
         self._renewal: asyncio.Future[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._tried_at = 0.0
@@ -113,14 +114,21 @@ class Key:
         """Returns when there is a new token. Raises KeyRefused and NoToken."""
         await asyncio.shield(self._begin())
 
-    def close(self) -> None:
-        """No token is needed any more."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Tokens are fetched within the block."""
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                yield
+            finally:
+                if self._renewing is not None:
+                    self._renewing.cancel()
 
     def _begin(self) -> asyncio.Future[None]:
         """The renewal under way, or a new one."""
         if self._renewal is None:
+            if self._group is None:
+                raise NoToken("The process has not begun, or is ending.")
             self._tried_at = time.monotonic()
             self._renewal = asyncio.get_running_loop().create_future()
             self._renewing = self._group.create_task(self._renew(self._renewal))
