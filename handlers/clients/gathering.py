@@ -8,8 +8,8 @@ for its own outcome and knows of nobody else:
 
     async def post_all(messages: Sequence[Message]) -> Sequence[Told]: ...   # one outcome each, in the same order
 
-The first to come waits `linger` for company, at most; those who come while all calls are under way go together with
-the next one. What happens when something goes wrong is decided here once:
+The first to come waits for company: until nobody else has come for a `linger`, and `longest` at most. Those who come
+while all calls are under way go together with the next one. What becomes of it when something goes wrong:
 
     a caller is cancelled before its request left    its item stays behind: it was never sent
     a caller is cancelled afterwards                 the request goes on: others are in it, too
@@ -35,8 +35,10 @@ from typing import Final, Generic, TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-LINGER: Final = timedelta(milliseconds=30)
+LINGER: Final = timedelta(milliseconds=50)
 """Longer than the jobs of one claim lie apart when they reach their provider, shorter than anybody notices."""
+LONGEST: Final = timedelta(seconds=1)
+"""Jobs that keep coming do not keep the first of them waiting."""
 
 
 class NotCarried(Exception):
@@ -72,12 +74,15 @@ class Gathering(Generic[Item, Outcome]):
         most: int,
         at_once: int,
         linger: timedelta,
+        longest: timedelta,
     ) -> None:
         self._carry = carry
         self._group = group
         self._most = most
         self._at_once = at_once
-        self._linger = linger
+        self._linger = linger.total_seconds()
+        self._longest = longest.total_seconds()
+        self._last_came = 0.0
         self._waiting: deque[_Place[Item, Outcome]] = deque()
         self._under_way = 0
         self._full: asyncio.Event | None = None
@@ -95,11 +100,12 @@ class Gathering(Generic[Item, Outcome]):
         most: int,
         at_once: int = 4,
         linger: timedelta = LINGER,
+        longest: timedelta = LONGEST,
     ) -> "AsyncIterator[Gathering[Item, Outcome]]":
         """Carries until the block ends."""
         async with AsyncExitStack() as stack:
             group = asyncio.TaskGroup()
-            gathering = cls(carry, group, most=most, at_once=at_once, linger=linger)
+            gathering = cls(carry, group, most=most, at_once=at_once, linger=linger, longest=longest)
             stack.callback(gathering._give_up)  # after the group, when it was cancelled
             await stack.enter_async_context(group)
             stack.callback(gathering._close)
@@ -109,8 +115,10 @@ class Gathering(Generic[Item, Outcome]):
         """The outcome of this item alone. Raises NotCarried."""
         if self._closed:
             raise NotCarried("This process is ending; nothing was sent.", was_sent=False)
-        place = _Place[Item, Outcome](item, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        place = _Place[Item, Outcome](item, loop.create_future())
         self._waiting.append(place)
+        self._last_came = loop.time()
         if self._full is None:
             self._start(asyncio.Event())
         elif len(self._waiting) >= self._most:
@@ -128,9 +136,7 @@ class Gathering(Generic[Item, Outcome]):
         """One request, and others after it as long as somebody waits and no other request waits for them."""
         try:
             if full is not None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._linger.total_seconds()):
-                        await full.wait()
+                await self._wait_for_company(full)
                 self._full = None
             while self._full is None and (places := self._take()):
                 if self._waiting:
@@ -138,6 +144,15 @@ class Gathering(Generic[Item, Outcome]):
                 await self._call(places)
         finally:
             self._under_way -= 1
+
+    async def _wait_for_company(self, full: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._longest
+        while (left := min(self._last_came + self._linger, end) - loop.time()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await full.wait()
+                    return
 
     def _take(self) -> list[_Place[Item, Outcome]]:
         taken: list[_Place[Item, Outcome]] = []

@@ -40,7 +40,7 @@ async def gathering_of(
     provider: Provider, most: int = 100, at_once: int = 4, linger: timedelta = NO_TIME
 ) -> AsyncIterator[Gathering[int, Any]]:
     async with Gathering[int, Any].open(
-        provider.carry, most=most, at_once=at_once, linger=linger
+        provider.carry, most=most, at_once=at_once, linger=linger, longest=LONG
     ) as gathering:
         yield gathering
 
@@ -51,6 +51,23 @@ async def test_a_thousand_sends_of_one_moment_are_one_request_and_each_hears_its
         heard = await asyncio.gather(*(gathering.send(number) for number in range(1000)))
     assert heard == [-number for number in range(1000)]
     assert [len(one) for one in provider.requests] == [1000]
+
+
+async def test_those_who_keep_coming_do_not_keep_the_first_waiting_for_ever() -> None:
+    provider = Provider()
+    async with (
+        Gathering[int, Any].open(
+            provider.carry, most=10**9, linger=timedelta(minutes=5), longest=timedelta(milliseconds=50)
+        ) as gathering,
+        asyncio.TaskGroup() as group,
+    ):
+        first = group.create_task(gathering.send(0))
+        others: list[asyncio.Task[Any]] = []
+        while not first.done():
+            others.append(group.create_task(gathering.send(1)))
+            await asyncio.sleep(0)
+        assert first.result() == 0
+    assert provider.requests[0][0] == 0
 
 
 async def test_one_that_is_alone_leaves_alone() -> None:
