@@ -17,6 +17,7 @@ from handlers.clients.discord import DISCORD_API_BASE, Discord
 from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
 from handlers.clients.mail import MAIL_SETTINGS, Mailer
 from handlers.clients.paper import open_paper
+from handlers.clients.push import PUSH_SETTINGS, Push
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
     STRIPE_SECRET_KEY,
@@ -107,3 +108,10 @@ async def discord(settings: Settings) -> AsyncIterator[Discord]:
 async def callback_masters(settings: Settings) -> AsyncIterator[CallbackMasters]:
     """What callbacks are verified with, where the door has not done it."""
     yield CallbackMasters(settings.get(BROKER_CALLBACK_SECRET.name))
+
+
+@resource(*PUSH_SETTINGS)
+async def push(settings: Settings) -> AsyncIterator[Push]:
+    """Devices, through Firebase; without its key, notifications become dead letters that say so."""
+    async with Push.open(settings) as opened:
+        yield opened

@@ -5,7 +5,7 @@
 -- sends; after it, what may have arrived is sent again once at most, or as often as it takes where the provider takes
 -- the same message twice as one.
 --
--- Lock order: the delivery, its lanes (the channel's before the target's), what is told of it, and last the limit.
+-- Lock order: the delivery, its lanes (the target's before the channel's), what is told of it, and last the limit.
 
 -- The lane of a target: two users who share a webhook share its pace.
 -- Callers: begin_delivery, record_delivery.
@@ -28,8 +28,8 @@ create function public.next_turn(lane text, earliest timestamptz, apart interval
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-insert into public.delivery_lanes as l (lane, turn_at) values (next_turn.lane, next_turn.earliest + next_turn.apart)
-on conflict (lane) do update set turn_at = greatest(l.turn_at, next_turn.earliest) + next_turn.apart
+insert into public.delivery_lanes as l (lane, turn_at) values (next_turn.lane, next_turn.earliest)
+on conflict (lane) do update set turn_at = greatest(l.turn_at + next_turn.apart, next_turn.earliest)
 returning l.turn_at - public.clock_now();
 $$;
 
@@ -45,6 +45,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
+    apart constant interval := make_interval(secs => case when enter_lane.one_at_a_time then 0.2 else 0.01 end);
     known public.delivery_lanes;
     has_turn constant boolean := (delivery).not_before <= now_at;
 begin
@@ -59,10 +60,7 @@ begin
             known.busy_with <> (delivery).id and known.busy_until > now_at
             or known.turn_at > now_at and has_turn is not true      -- others wait already
         ) then
-        return public.next_turn(
-            enter_lane.lane, greatest(known.held_until, now_at),
-            make_interval(secs => case when enter_lane.one_at_a_time then 0.2 else 0.01 end)
-        );
+        return public.next_turn(enter_lane.lane, greatest(known.held_until, now_at + apart), apart);
     end if;
     if enter_lane.one_at_a_time then
         update public.delivery_lanes as l

@@ -21,7 +21,8 @@ begin
         return '{"status": "gone", "stale": true}';
     elsif delivery.sends <> record_delivery.send then
         return jsonb_build_object('status', delivery.status, 'reason', delivery.reason, 'stale', true);
-    elsif delivery.status not in ('sending', 'pending') then    -- it was recorded, and the answer was lost
+    elsif delivery.status not in ('sending', 'pending') and (delivery.status, outcome) <> ('unknown', 'sent') then
+        -- It was recorded and the answer was lost; or it was given up meanwhile. Only that it has arrived is news then.
         return jsonb_strip_nulls(jsonb_build_object('status', delivery.status, 'reason', delivery.reason));
     end if;
 

@@ -18,7 +18,7 @@ once; as often as it takes, where the provider takes the same message twice as o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Self, TypeAlias
@@ -34,6 +34,7 @@ Severity = Literal["info", "warning", "error", "critical"]
 
 _SLACK = timedelta(seconds=15)
 """How much longer than its limit a send may seem to go on, seen from the database: calls take their time too."""
+_SHORTEST_TEXT = 12
 _PAUSES = (0.2, 1.0, 3.0)
 """Seconds between tries to write down what became of a send: to lose that is to send twice."""
 
@@ -239,7 +240,7 @@ async def deliver(
     if begun["step"] == "done":
         return begun
     sending = Sending.model_validate(begun)
-    strike_out(*(one for one in (sending.target.secret, sending.target.address) if one))
+    strike_out(*_private(sending))
     told, error = await _told(send, sending, pace.limit)
     ended = await _surely(
         db,
@@ -287,6 +288,19 @@ async def _surely(db: Database, function: str, **arguments: object) -> Mapping[s
         except (HTTPError, CallFailed):
             await asyncio.sleep(pause)
     return await call(db, function, **arguments)
+
+
+def _private(sending: Sending) -> Iterator[str]:
+    """What must not be read in a log or a dead letter; a short text is a word as any other, and stays readable."""
+    target, alert = sending.target, sending.alert
+    yield from (one for one in (target.secret, target.address) if one)
+    if alert is not None:
+        texts = (
+            alert.title,
+            alert.message,
+            *(one for one in alert.metadata.values() if isinstance(one, str)),
+        )
+        yield from (one for one in texts if len(one) >= _SHORTEST_TEXT)
 
 
 def _words(told: Told) -> dict[str, object]:

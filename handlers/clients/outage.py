@@ -12,13 +12,14 @@ An answer of any kind, a refusal too, ends it.
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from handlers.clients.delivery import Hold, Later, NotSent, Told, Unknown
 
 MISSES: Final = 5
-"""So many sends in a row without an answer, and the provider is away."""
+"""So many requests in a row without an answer, and the provider is away."""
 AWAY: Final = timedelta(seconds=30)
 """How long nobody sends then."""
 SLOW: Final = timedelta(seconds=1)
@@ -37,20 +38,36 @@ class Outage:
         self._until: float | None = None
         """Until then nobody sends; then one tries."""
 
-    async def watch(self, send: Callable[[], Awaitable[Told]]) -> Told:
-        """What `send` told, or Later when the provider is better left alone."""
+    async def watch(self, send: Callable[[], Awaitable[Told]], *, is_request: bool = True) -> Told:
+        """What `send` told, or Later when the provider is better left alone.
+
+        is_request: what it told is all that its request heard. Where many share one, `heard` is called for that.
+        """
         if (wait := self._wait()) is not None:
             return Later(wait, "provider_away", Hold(wait, whole_channel=True))
-        tries = self._until is not None
-        if tries:
+        if self._until is not None:
             self._until = self._clock() + AWAY.total_seconds()  # for the others, while this one tries
-        token = object()
-        self._under_way[token] = self._clock()
+        one = object()
+        self._under_way[one] = self._clock()
         try:
             told = await send()
         finally:
-            del self._under_way[token]
-        return self._heard(told, tries)
+            del self._under_way[one]
+        silent = isinstance(told, NotSent | Unknown)
+        if is_request:
+            self.heard(answered=not silent)
+        if silent and self._until is not None:
+            return replace(told, hold=Hold(AWAY, whole_channel=True))
+        return told
+
+    def heard(self, *, answered: bool) -> None:
+        """A request is over."""
+        if answered:
+            self._missed, self._until = 0, None
+            return
+        self._missed += 1
+        if self._missed >= MISSES or self._until is not None:
+            self._until = self._clock() + AWAY.total_seconds()
 
     def _wait(self) -> timedelta | None:
         now = self._clock()
@@ -58,15 +75,3 @@ class Outage:
             return timedelta(seconds=self._until - now) if now < self._until else None
         waiting = sum(now - began > SLOW.total_seconds() for began in self._under_way.values())
         return SLOW if waiting >= WAITING else None
-
-    def _heard(self, told: Told, tried: bool) -> Told:
-        if not isinstance(told, NotSent | Unknown):
-            self._missed, self._until = 0, None
-            return told
-        self._missed += 1
-        if self._missed < MISSES and not tried:
-            return told
-        self._until = self._clock() + AWAY.total_seconds()
-        if isinstance(told, NotSent):
-            return NotSent(told.reason, told.words, Hold(AWAY, whole_channel=True))
-        return Unknown(told.reason, told.words, told.after, Hold(AWAY, whole_channel=True))

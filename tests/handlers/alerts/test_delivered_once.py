@@ -14,6 +14,7 @@ import pytest
 
 from handlers.clients import delivery as delivery_file
 from handlers.clients.database import CallFailed, Database
+from handlers.clients.database import call as database_call
 from handlers.clients.delivery import (
     AlertJob,
     Later,
@@ -237,6 +238,24 @@ async def test_the_same_job_twice_and_two_workers_send_once(
     ]
     assert (await worker.attempt())["status"] == "sent"
     assert len(worker.post.came) == 1
+
+
+async def test_what_is_recorded_stays_and_only_an_arrival_is_news(
+    db: Database, worker: Worker, office: Office, move_clock: MoveClock
+) -> None:
+    def record(outcome: str) -> Awaitable[Any]:
+        told = {"outcome": outcome, "reason": "a"}
+        return database_call(
+            db, "record_delivery", delivery_id=worker.delivery_id, send=2, told=told, is_last=False
+        )
+
+    worker.post.answers = [Unknown("broken", "Cut.", timedelta()), Unknown("broken", "Cut.", timedelta())]
+    for _ in range(3):
+        await worker.attempt()
+    assert (await record("refused"))["status"] == "unknown"
+    assert (await record("sent"))["status"] == "sent"
+    assert (await record("refused"))["status"] == "sent"
+    assert (await stands(office))[:3] == ("sent", 2, 1)
 
 
 async def test_what_nobody_knows_is_sent_once_more_and_then_left(worker: Worker, office: Office) -> None:

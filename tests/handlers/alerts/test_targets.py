@@ -9,6 +9,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from listener.outcomes import Retry
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Json, Owner
 
@@ -70,6 +71,14 @@ async def test_a_webhook_is_one_target_and_its_token_is_for_the_channel_alone(
     [sent] = discord.came
     assert (sent.target.address, sent.target.secret) == ("123456789", newer.rpartition("/")[2])
     assert str(sent.target.secret) not in repr(sent)
+
+    quotes = f"{sent.target.secret} at {sent.target.address} said {sent.alert and sent.alert.message}"
+    discord.answers = [ValueError(quotes)]
+    await office.tell(userId=str(ann.user), **ALERT)
+    failed = (await office.rounds())[-1]
+    assert isinstance(failed, Retry)
+    assert failed.error.message == "‹secret› at ‹secret› said ‹secret›"
+    assert "AAPL" not in str(failed.error.stack)
 
     assert await bob.rpc("remove_target", target_id=first["target_id"]) == {"removed": False}
     assert await ann.rpc("remove_target", target_id=first["target_id"]) == {"removed": True}
