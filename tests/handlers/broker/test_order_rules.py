@@ -191,9 +191,11 @@ async def test_what_began_before_a_halt_is_not_sent_again_after_it(
     order = await desk.place()
     await desk.attempt(order)
     await call(desk.db, "halt_trading", user_id=desk.user, reason="a bad day")
-    for seconds in (10, 11, 12, 13, 14):
+    for seconds in (10, 11, 12, 13):
         await clock(seconds)
-        ended = await desk.attempt(order)
+        await desk.attempt(order)
+    await clock(14)
+    ended = await desk.attempt(order)
     assert ended == {"status": "rejected", "reason": "trading_halted"}
     assert broker.submitted == []
 
@@ -202,4 +204,4 @@ def test_the_window_is_shorter_than_what_the_database_waits_for() -> None:
     from handlers.broker.execute_order import SUBMIT_WINDOW
     from handlers.clients.broker_guard import CALL
 
-    assert SUBMIT_WINDOW + CALL <= timedelta(seconds=20)
+    assert timedelta(seconds=20) >= SUBMIT_WINDOW + CALL
