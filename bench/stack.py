@@ -74,10 +74,10 @@ async def running_database() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def running_stack() -> AsyncIterator[Stack]:
-    """Such a database, and a gateway before it that delivers at once."""
+async def running_stack(*, at_once: bool = True) -> AsyncIterator[Stack]:
+    """Such a database, and a gateway before it that delivers at once, or at the pace of the real Realtime."""
     async with running_database() as dsn:
-        gateway = await python("-m", "bench.stack", dsn, cwd=ROOT)
+        gateway = await python("-m", "bench.stack", dsn, *([] if at_once else ["as in production"]), cwd=ROOT)
         try:
             yield Stack(dsn, await first_line(gateway))
         finally:
@@ -85,10 +85,18 @@ async def running_stack() -> AsyncIterator[Stack]:
 
 
 @asynccontextmanager
-async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> AsyncIterator[WorkerProcess]:
+async def running_worker(
+    stack: Stack,
+    places: int,
+    log_level: str = "INFO",
+    *,
+    queue: str = "maintenance",
+    project: Path = PROJECT,
+    **settings: str,
+) -> AsyncIterator[WorkerProcess]:
     """A worker that is ready and hears."""
-    environment = {"SUPABASE_URL": stack.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret}
-    words = ["--queues", "maintenance", "--concurrency", str(places), "--no-scheduler", "--port", "0"]
+    environment = {"SUPABASE_URL": stack.url, "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret, **settings}
+    words = ["--queues", queue, "--concurrency", str(places), "--no-scheduler", "--port", "0"]
     process = await python(
         "-m",
         "listener",
@@ -96,7 +104,7 @@ async def running_worker(stack: Stack, places: int, log_level: str = "INFO") -> 
         *words,
         "--log-level",
         log_level,
-        cwd=PROJECT,
+        cwd=project,
         **environment,
         PYTHONPATH=str(ROOT),
     )
@@ -148,12 +156,12 @@ async def ended(process: Process) -> None:
         await process.wait()
 
 
-async def _serve(dsn: str) -> None:
+async def _serve(dsn: str, *, at_once: bool) -> None:
     """The gateway process: tells its address and serves until it is stopped."""
-    async with Gateway(dsn) as gateway:
+    async with Gateway(dsn, deliver_at_once=at_once) as gateway:
         print(gateway.url, flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1]))
+    asyncio.run(_serve(sys.argv[1], at_once=len(sys.argv) == 2))

@@ -207,10 +207,15 @@ class Attempt:
         return Completed({"result_not_kept": why})
 
 
+def _plainly(kind: str) -> str:
+    """Pydantic's word for what is wrong; where that says little, ours."""
+    return "not a uuid" if kind in ("uuid_parsing", "uuid_type") else kind.replace("_", " ")
+
+
 def _fields(error: ValidationError) -> str:
     """Which fields do not fit and why, without any value; the messages of pydantic may quote, so types are used."""
     faults = [
-        f"{'.'.join(_step(step) for step in fault['loc']) or 'data'}: {fault['type'].replace('_', ' ')}"
+        f"{'.'.join(_step(step) for step in fault['loc']) or 'data'}: {_plainly(fault['type'])}"
         for fault in error.errors(include_input=False, include_url=False, include_context=False)
     ]
     return f"The payload does not fit {error.title}: {'; '.join(faults)}."[:_LONGEST_FAULTS]

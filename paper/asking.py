@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast, get_args
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from paper.words import OrderType, Refused, Request, Side, TimeInForce
 
@@ -55,6 +55,8 @@ def request_of(body: bytes) -> Request:
     for name in ("notional", "legs", "take_profit", "stop_loss", "trail_price", "trail_percent"):
         if words.get(name) is not None:
             raise Answered(422, 42210000, f"{name} is not supported by this broker")
+    if not str(words["symbol"]).isprintable() or not str(words.get("client_order_id")).isprintable():
+        raise Answered(422, 42210000, "symbol and client_order_id must be printable")
     if words.get("order_class") not in (None, "", "simple") or words.get("extended_hours") not in (
         None,
         False,
@@ -110,6 +112,7 @@ def whole_of(query: Mapping[str, str], name: str, otherwise: int, most: int) -> 
 def place_of(token: str) -> Json:
     """The fill that an activity's id names."""
     order_id, _, number = token.rpartition("::")[2].rpartition("-")
-    if not number.isdecimal() or len(order_id) != 36:
-        raise Answered(422, 42210000, "invalid page_token")
-    return {"order_id": order_id, "number": int(number)}
+    try:
+        return {"order_id": str(UUID(order_id)), "number": int(number)}
+    except ValueError:
+        raise Answered(422, 42210000, "invalid page_token") from None

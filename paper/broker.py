@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import localcontext
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from paper.faults import Drawn
 from paper.hours import calendar_of
 from paper.store import Call, Json, Loaded, Store
 from paper.words import (
+    EXACT,
     Account,
     Book,
     DuplicateClientId,
@@ -157,8 +159,8 @@ class PaperBroker:
                 landings=list(before.landings),
             )
             engine.advance(book, loaded.quotes, loaded.complete_until)
-            complete = loaded.complete_until >= loaded.now
-            told = [act(book)] if complete else []
+            with localcontext(EXACT):
+                told = [act(book)] if loaded.complete_until >= loaded.now else []
             unsaved = _differ(before, book) or len(loaded.quotes) > _MANY
             saved = not unsaved or await self._store.save(loaded, book)
             if saved and told:

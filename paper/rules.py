@@ -62,8 +62,10 @@ def price_places(book: Book, price: Decimal) -> int:
 
 
 def _form(book: Book, request: Request) -> None:
-    if not 0 < len(request.client_order_id) <= _LONGEST_ID:
-        raise Refused("bad_client_order_id", f"client_order_id must have 1 to {_LONGEST_ID} characters")
+    if not (0 < len(request.client_order_id) <= _LONGEST_ID and request.client_order_id.isprintable()):
+        raise Refused(
+            "bad_client_order_id", f"client_order_id must have 1 to {_LONGEST_ID} printable characters"
+        )
     if not _fits(request.quantity, book.settings.quantity_places):
         raise Refused(
             "bad_quantity", f"qty must be > 0 and have at most {book.settings.quantity_places} decimal places"
@@ -87,10 +89,7 @@ def _form(book: Book, request: Request) -> None:
 
 
 def _fits(number: Decimal, places: int) -> bool:
-    if not number.is_finite() or not ZERO < number < _MOST:
-        return False
-    exponent = number.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and -exponent <= places
+    return number.is_finite() and ZERO < number < _MOST and number == round(number, places)
 
 
 def _reserve_price(request: Request, quote: Quote) -> Decimal:

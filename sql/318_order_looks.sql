@@ -26,7 +26,8 @@ create table public.broker_looks (
 
 -- How long until the broker is asked again about an order; null: never. What has just changed may change again: the
 -- delay grows with the time since then, from 5 seconds to 60, and is 5 minutes for what has rested for an hour. Only a
--- new order is looked at sooner: one that executes at once is known to have after a second.
+-- new order is looked at sooner: one that executes at once is known to have after a second. Orders of which nobody has
+-- heard yet have jobs of their own, which look for them.
 -- Callers: apply_broker_order, check_order_again. `booked` is the quantity of the executions that are known.
 create function public.order_check_after(o public.orders, booked numeric, now_at timestamptz) returns interval
 language sql immutable
@@ -40,8 +41,6 @@ return case
                 when now_at > (o).updated_at + interval '1 hour' then interval '5 minutes'
                 else least(greatest((now_at - (o).updated_at) / 10, interval '5 seconds'), interval '1 minute')
             end
-    when (o).status = 'unknown' then interval '30 seconds'              -- its own job looks for it sooner
-    when (o).status = 'in_doubt' then interval '5 minutes'
     -- It has ended, and brokers may tell of its executions later.
     when (o).filled_quantity > booked then case
         when now_at < (o).ended_at + interval '10 seconds' then interval '1 second'
@@ -111,7 +110,8 @@ $$;
 
 
 -- Asks for a look at every connection that has an order to be looked at before the next sweep. It mends what was
--- lost: as long as looks end well, each asks for the next one by itself. Answers {"connections", "enqueued", "last"};
+-- lost: as long as looks end well, each asks for the next one by itself; and orders that nobody sends or looks for any
+-- more get a job again. Answers {"connections", "enqueued", "last"};
 -- "last" is null when there are no more, else the one to go on after.
 -- Callers: monitor_orders with {}, over RPC, again while "last" is not null.
 create function public.sweep_orders_to_check(
@@ -127,6 +127,9 @@ declare
     enqueued integer := 0;
     last uuid;
 begin
+    if sweep_orders_to_check.after = '00000000-0000-0000-0000-000000000000' then
+        perform public.resume_orders();
+    end if;
     for one in
         select o.broker_connection_id as id, min(o.next_check_at) as at
         from public.orders as o

@@ -8,7 +8,9 @@
 --
 -- What a position has that no order accounts for is `unexplained`: bought before we knew the account, moved in, or a
 -- correction by the broker. It is shown, never corrected. A change of it is told once, when two runs in a row agree on
--- it: by then a look at the orders has found what was only not known yet. What the very first run finds is not told.
+-- it: by then a look at the orders has found what was only not known yet. What the very first run finds is not told;
+-- nor is, at exchanges, what may be their fees, which they take in kind: a hundredth of what was traded, or the share
+-- that the connection's settings say in drift_tolerated ("0.002").
 
 -- Enqueues a run for each active connection, of one user or of all, in pages. Answers {"connections", "enqueued",
 -- "last"}; "last" is null when there are no more, else the one to go on after.
@@ -244,7 +246,7 @@ end
 $$;
 
 
--- Tells what is unexplained of a position, if two runs agree on it. Answers whether it was told.
+-- Tells what is unexplained of a position, if two runs agree on it. Answers whether it was told; null: it need not be.
 -- Callers: record_positions.
 create function public.judge_position(
     p public.positions, connection public.broker_connections, run public.broker_sync_runs
@@ -258,7 +260,19 @@ declare
         'unexplained', p.unexplained::text, 'unexplained_before', p.unexplained_told::text
     );
     key constant text := format('%s:%s:%s', p.broker_connection_id, p.symbol, run.id);
+    share constant numeric := case
+        when connection.settings ->> 'drift_tolerated' ~ '^[01](\.[0-9]{1,9})?$'
+            then (connection.settings ->> 'drift_tolerated')::numeric
+        when connection.broker like 'ccxt:%' then 0.01
+        else 0
+    end;
+    traded numeric;
 begin
+    select sum(o.filled_quantity) into traded from public.orders as o
+    where o.broker_connection_id = p.broker_connection_id and o.symbol = p.symbol;
+    if abs(p.unexplained - p.unexplained_told) <= share * traded then
+        return null;
+    end if;
     if not p.agreed then
         return false;
     end if;

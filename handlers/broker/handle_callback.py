@@ -145,11 +145,12 @@ def _order_ids(value: object, deepest: int) -> Iterator[str]:
     if deepest and isinstance(value, dict):
         for name, one in cast("dict[str, object]", value).items():
             if _NAMES_AN_ORDER.fullmatch(name):
-                ids = cast("list[object]", one if isinstance(one, list) else [one])
-                yield from (
-                    str(each) for each in ids if isinstance(each, str | int) and len(str(each)) <= 200
-                )
+                yield from (str(each) for each in _each(one) if isinstance(each, str | int))
             yield from _order_ids(one, deepest - 1)
     elif deepest and isinstance(value, list):
-        for one in cast("list[object]", value):
+        for one in _each(cast("object", value)):
             yield from _order_ids(one, deepest - 1)
+
+
+def _each(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else [value]

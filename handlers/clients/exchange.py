@@ -38,7 +38,7 @@ from handlers.clients.broker import (
 from handlers.clients.broker_account import Account, NotOpened
 from handlers.clients.exchange_ccxt import Exchange, Words, library, made, passage
 from handlers.clients.exchange_errors import Declined, Errors, Missing
-from handlers.clients.exchange_lists import read_on
+from handlers.clients.exchange_lists import Pages
 from handlers.clients.exchange_proof import Ways, prove
 from handlers.clients.exchange_words import balances_of, fill_of, inner, order_of, positions_of
 from listener import Setting
@@ -55,6 +55,8 @@ LOOK_BACK: Final = timedelta(days=2)
 """How far lists are read for an order of ours: it is looked for soon after it was sent."""
 FOR_EVER: Final = frozenset({"alpaca"})
 """Exchanges that refuse a client order id for ever, and list what is closed with it."""
+ASCENDING: Final = frozenset({"alpaca"})
+"""Exchanges whose lists begin with the oldest, when they are asked for it."""
 PROBE: Final = "pe0123456789abcdef0123456789abcdef"
 _OURS: Final = {"apiKey": "api_key", "privateKey": "private_key", "walletAddress": "wallet_address"}
 
@@ -257,21 +259,30 @@ class ExchangeAccount:
             "fetchClosedOrders": self._exchange.fetch_closed_orders,
         }[name]
         with passage() as passed, self._errors.of_reading("its orders", passed):
-            found = await read_on(lambda since, limit: read(symbol, since, limit), since)
+            found = await self._pages(name).all(lambda since, limit: read(symbol, since, limit), since)
             return [order for one in found if (order := order_of(one)) is not None]
 
     async def fills(self, since: datetime) -> Sequence[Fill]:
         with passage() as passed, self._errors.of_reading("its trades", passed):
             read = self._exchange.fetch_my_trades
-            found = await read_on(lambda since, limit: read(None, since, limit), since)
+            asked: Words = {"direction": "asc"} if self._exchange.id in ASCENDING else {}
+            pages = self._pages("fetchMyTrades")
+            found = await pages.all(lambda since, limit: read(None, since, limit, asked), since)
             fills = [fill for one in found if (fill := fill_of(one)) is not None]
         return sorted(fills, key=lambda fill: fill.filled_at)
+
+    def _pages(self, name: str) -> Pages:
+        kind = str(self._exchange.options.get("defaultType") or "spot")
+        largest = inner(inner(self._exchange.features or {}, kind), name).get("limit")
+        return Pages(int(largest) if largest else None, self._exchange.id in ASCENDING)
 
     async def positions(self) -> Sequence[BrokerPosition]:
         with passage() as passed, self._errors.of_reading("what it holds", passed):
             if self._exchange.has.get("fetchPositions") is True and self._holds_contracts():
                 return list(positions_of(await self._exchange.fetch_positions()))
             balance = await self._exchange.fetch_balance()
+            if not inner(balance, "total"):
+                raise OutcomeUnknown(f"{self._exchange.id} answered with something that is no balance.")
             quote = str(self._settings.get("quote") or "USD")
             return list(balances_of(balance, quote, self._exchange.markets or {}))
 

@@ -36,6 +36,7 @@ class Exchange(Protocol):
     urls: dict[str, Any]
     options: dict[str, Any]
     markets: dict[str, Words] | None
+    features: Words | None
     requiredCredentials: Mapping[str, bool]  # noqa: N815 - the library's own name
 
     def set_sandbox_mode(self, enabled: bool) -> None: ...
@@ -56,7 +57,7 @@ class Exchange(Protocol):
         self, symbol: str | None, since: int | None, limit: int | None
     ) -> list[Words]: ...
     async def fetch_my_trades(
-        self, symbol: str | None, since: int | None, limit: int | None
+        self, symbol: str | None, since: int | None, limit: int | None, params: Words
     ) -> list[Words]: ...
     async def fetch_positions(self) -> list[Words]: ...
     async def fetch_balance(self) -> Words: ...
@@ -110,6 +111,8 @@ class Passage:
     """Of the last answer that came whole; None while there is none to the last request."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     is_json: bool = False
+    all_json: bool = True
+    """Of all answers."""
 
 
 _passage: ContextVar[Passage | None] = ContextVar("passage", default=None)
@@ -152,6 +155,7 @@ def watched(kind: type[Any]) -> type[Any]:
                 call.status = code
                 call.headers = dict(others[3])
                 call.is_json = str(text)[:1] in {"{", "["}
+                call.all_json = call.all_json and call.is_json
             return text
 
     return cast("type[Any]", Watched)

@@ -52,20 +52,34 @@ async def test_an_order_is_filled_found_again_and_booked(open_account: Opens, qu
     assert (account.cash, account.equity, account.fees) == (D(9699), D("9998.25"), D(1))
 
 
+async def test_no_number_is_rounded_on_its_way_through_the_database(
+    open_account: Opens, quote: Notes
+) -> None:
+    broker = await open_account(cash="12345678901234567890.123456789")
+    await quote("AAPL", "0.000000001", "98765.987654321")
+    placed = await broker.submit(wish("one", "123456.123456789"))
+    assert (placed.status, await broker.find("one")) == ("filled", placed)
+    account = await broker.account()
+    assert (account.cash, account.buying_power) == (D("12345678889041301924.939905196887364731"),) * 2
+    assert [fill.price for fill in await broker.fills(LONG_AGO)] == [D("98765.987654321")]
+
+
 async def test_the_book_survives_a_restart_and_goes_on_by_the_clock_of_the_database(
     open_account: Opens, quote: Notes, call: Call, move_clock: Moves
 ) -> None:
+    now = datetime.now(UTC)
+    noon = datetime(now.year, now.month, now.day, 12, tzinfo=UTC) + timedelta(days=1)  # no day ends meanwhile
+    await move_clock(noon - now)
     before = await open_account()
     await quote("AAPL", "99", "100", ask_size="2")
     placed = await before.submit(wish("one", "5", in_force="day"))
     assert (placed.status, placed.left) == ("partially_filled", D(3))
-    now = datetime.now(UTC)
-    for seconds, ask in ((10, "101"), (20, "102")):
-        await quote("AAPL", "99", ask, ask_size="1", at=(now + timedelta(seconds=seconds)).isoformat())
+    for minutes, ask in ((10, "101"), (20, "102")):
+        await quote("AAPL", "99", ask, ask_size="1", at=(noon + timedelta(minutes=minutes)).isoformat())
     after = PaperBroker(call, before.account_id)
-    await move_clock(timedelta(seconds=15))
+    await move_clock(noon - now + timedelta(minutes=15))
     assert [order.filled_quantity for order in await after.open_orders()] == [D(3)]
-    await move_clock(timedelta(days=2))
+    await move_clock(noon - now + timedelta(days=2))
     found = await before.get(placed.id)
     assert found is not None
     assert (found.status, found.filled_value, found.updated_at) == ("expired", D(403), placed.expires_at)
@@ -156,7 +170,7 @@ async def main(url, key, account, name):
         for n in range(10):
             for client_order_id in (f"both-{n}", f"{name}-{n}"):
                 try:
-                    await broker.submit(Request(client_order_id, "AAPL", "buy", "market", "day", Decimal(1)))
+                    await broker.submit(Request(client_order_id, "AAPL", "buy", "market", "gtc", Decimal(1)))
                 except DuplicateClientId:
                     refused += 1
         print(refused)

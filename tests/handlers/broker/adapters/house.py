@@ -64,6 +64,10 @@ class House:
         fault = {"kind": kind, "operation": operation, "remaining": times, "seconds": str(seconds)}
         await call(self.db, "ask_for_paper_fault", account_id=self.account, fault=fault)
 
+    async def is_well(self) -> None:
+        """Nothing befalls anybody any more."""
+        await call(self.db, "ask_for_paper_fault", account_id=self.account, fault=None)
+
     async def orders(self, client_order_id: str) -> int:
         """How many it has of this id."""
         found = await self.owner.fetchval(
@@ -80,10 +84,6 @@ class Contender:
     """An adapter, and how a connection of it comes to the house."""
 
     broker: str
-
-    @property
-    def speaks_http(self) -> bool:
-        return self.broker != "paper"
 
     def connection(self, house: House, **words: Any) -> Connection:
         return Connection(

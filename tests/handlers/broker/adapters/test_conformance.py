@@ -23,14 +23,13 @@ from handlers.clients.broker import (
 from tests.handlers.broker.adapters.house import SYMBOL, Client, an_order, at_market
 from tests.handlers.conftest import Owner
 
-READS: dict[str, tuple[str, Callable[[BrokerAdapter], Any]]] = {
-    "find": ("find", lambda adapter: adapter.find("pe" + "0" * 32, SYMBOL)),
-    "get": ("find", lambda adapter: adapter.get(str(uuid4()), SYMBOL)),
-    "open_orders": ("list", lambda adapter: adapter.open_orders()),
-    "fills": ("list", lambda adapter: adapter.fills(datetime.now(UTC) - timedelta(days=1))),
-    "positions": ("list", lambda adapter: adapter.positions()),
+READS: dict[str, Callable[[BrokerAdapter], Any]] = {
+    "find": lambda adapter: adapter.find("pe" + "0" * 32, SYMBOL),
+    "get": lambda adapter: adapter.get(str(uuid4()), SYMBOL),
+    "open_orders": lambda adapter: adapter.open_orders(),
+    "fills": lambda adapter: adapter.fills(datetime.now(UTC) - timedelta(days=1)),
+    "positions": lambda adapter: adapter.positions(),
 }
-"""Each question, with the word of the paper broker's faults for it."""
 BEFALLEN: dict[str, tuple[type[BrokerError], int]] = {
     "lost_before": (OutcomeUnknown, 0),
     "lost_answer": (OutcomeUnknown, 1),
@@ -169,12 +168,13 @@ async def test_a_broker_that_hangs_is_left_after_a_while_and_nobody_knows(client
 
 
 async def test_no_answer_is_never_an_empty_answer(client: Client) -> None:
-    for operation, question in READS.values():
+    for question in READS.values():
         await client.ask(question)  # opened, and its answer is known to be good
         for fault, (error, _) in BEFALLEN.items():
-            await client.house.befalls(fault, operation)
+            await client.house.befalls(fault, "any", times=2)  # an HTTP library may ask a question again
             with pytest.raises(error):
                 await client.ask(question)
+            await client.house.is_well()
         assert await client.ask(question) in (None, [])
 
 
@@ -200,9 +200,10 @@ async def test_to_cancel_what_has_ended_or_was_never_there_is_no_mistake(client:
 async def test_a_cancellation_that_brings_no_answer_is_told_as_that(client: Client) -> None:
     placed = await client.ask(lambda adapter: adapter.submit(an_order()))
     for fault, (error, _) in BEFALLEN.items():
-        await client.house.befalls(fault, "cancel")
+        await client.house.befalls(fault, "cancel", times=2)
         with pytest.raises(error):
             await client.ask(lambda adapter: adapter.cancel(placed.broker_order_id, SYMBOL))
+        await client.house.is_well()
 
 
 async def test_all_open_orders_are_listed_however_many_pages_that_takes(client: Client, owner: Owner) -> None:
@@ -226,9 +227,9 @@ async def test_all_fills_are_listed_once_oldest_first_however_many_pages_that_ta
 ) -> None:
     placed = await client.ask(lambda adapter: adapter.submit(at_market(quantity=Decimal("0.1"))))
     await owner.execute(
-        'insert into paper_fills (order_id, number, account_id, symbol, side, quantity, price, fee, "left", filled_at)'
-        " select order_id, n, account_id, symbol, side, n, price, fee, 0, filled_at + n * interval '1 ms'"
-        " from paper_fills, generate_series(2, 300) as n where order_id = $1::uuid",
+        "insert into paper_fills (order_id, number, account_id, symbol, side, quantity, price, fee, filled_quantity,"
+        " left_quantity, filled_at) select order_id, n, account_id, symbol, side, n, price, fee, n, 0,"
+        " filled_at + n * interval '1 ms' from paper_fills, generate_series(2, 300) as n where order_id = $1::uuid",
         placed.broker_order_id,
     )
     seen = await client.ask(lambda adapter: adapter.fills(placed.updated_at - timedelta(minutes=1)))
@@ -240,8 +241,8 @@ async def test_all_fills_are_listed_once_oldest_first_however_many_pages_that_ta
 async def test_after_rejected_credentials_the_account_is_opened_anew(client: Client) -> None:
     async with client.at() as first:
         pass
-    await client.house.befalls("unauthorized", "find")
+    await client.house.befalls("unauthorized", "any")
     with pytest.raises(BadCredentials):
-        await client.ask(READS["find"][1])
+        await client.ask(READS["find"])
     async with client.at() as second:
         assert second is not first

@@ -37,6 +37,7 @@ async def test_ten_orders_of_a_connection_are_one_job_and_one_look(desk: Desk, e
     for _ in range(10):
         await desk.order()
     assert len(await desk.jobs()) == 1
+    assert await desk.jobs(status="cancelled") == []
     await desk.later(seconds=1)
     await desk.work()
     assert exchange.calls == ["open_orders", "fills"]

@@ -184,6 +184,21 @@ async def test_what_orders_bought_and_the_broker_does_not_show_is_a_drift(
     assert (await desk.positions())["AAPL"]["unexplained"] == -10
 
 
+@pytest.mark.parametrize(("fee", "told"), [("0.01", 0), ("0.2", 2)])
+async def test_fees_that_an_exchange_takes_in_kind_are_no_drift(
+    desk: Desk, exchange: Exchange, fee: str, told: int
+) -> None:
+    await desk.owner.execute("""update broker_connections set settings = '{"drift_tolerated": "0.002"}'""")
+    await desk.sync()
+    exchange.fill(await desk.broker_id(await desk.order()), "10")
+    exchange.move("AAPL", -Decimal(fee))
+    await settled(desk)
+    for _ in range(2):
+        await desk.sync()
+    assert len(await desk.told("position_drift")) == told
+    assert (await desk.positions())["AAPL"]["unexplained"] == -Decimal(fee)
+
+
 async def test_the_hourly_job_is_one_for_each_active_account_and_a_users_only_for_theirs(desk: Desk) -> None:
     others = "insert into broker_connections (user_id, broker, status) values ($1, 'test', $2)"
     await desk.owner.execute(others, uuid4(), "active")
