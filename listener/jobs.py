@@ -30,6 +30,7 @@ QUEUE_OF: Mapping[str, Queue] = {
     "handle_callback": Queue.BROKER,
     "discord": Queue.ALERTS,
     "email": Queue.ALERTS,
+    "email_event": Queue.ALERTS,
     "push": Queue.ALERTS,
     "aggregate": Queue.ALERTS,
     "notify": Queue.ALERTS,

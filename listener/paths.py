@@ -1,7 +1,7 @@
 """The paths of webhooks: `/webhooks/mail`, or with parts that the sender fills in, `/webhooks/broker/{connection_id}`.
 
-A part is filled with one word of letters, digits, `-` and `_`. It is taken as it was sent: nothing is decoded, so a
-path keeps having one spelling (docs/decisions/011_doorkeeper.md).
+A part is filled with one word of letters, digits, `-` and `_`, long enough for a mail address in Base64 with a seal. It
+is taken as it was sent: nothing is decoded, so a path keeps having one spelling (docs/decisions/011_doorkeeper.md).
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final
 
 _FIXED: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _FILLED_IN: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-_WORD: Final = "[A-Za-z0-9_-]{1,100}"
+_WORD: Final = "[A-Za-z0-9_-]{1,400}"
 
 
 def filled_in(pattern: str, path: str) -> Mapping[str, str] | None:

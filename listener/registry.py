@@ -69,6 +69,8 @@ class Delivery:
 F = TypeVar("F", bound=Callable[..., Awaitable[object]])
 PayloadModel = type[BaseModel]
 Receive = Callable[[Delivery, Settings], NewJob]
+Show = Callable[[Delivery, Settings, bool], str]
+"""An HTML page for a person whose browser is at a webhook's path; the last says whether it has just delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Webhook:
     path: str
     receive: Receive
     settings: tuple[Setting, ...]
+    page: Show | None = None
 
 
 def handler(
@@ -110,15 +113,17 @@ def handler(
     return mark
 
 
-def webhook(path: str, *settings: Setting) -> Callable[[Receive], Receive]:
+def webhook(path: str, *settings: Setting, page: Show | None = None) -> Callable[[Receive], Receive]:
     """Marks the function that turns a verified delivery on `path` into a job, or raises DeliveryRefused.
 
     A path may have parts that the sender fills in, `/webhooks/broker/{connection_id}`; see `listener/paths.py`.
-    It runs on the event loop and must only compute: the provider waits for its answer.
+    It runs on the event loop and must only compute: the provider waits for its answer. So does `page`, which a path has
+    where people go too, with a link from a mail say: it is what GET shows them, and what their POST is answered with.
+    A GET changes nothing, since mail servers follow links to see what is there.
     """
 
     def mark(function: Receive) -> Receive:
-        setattr(function, _WEBHOOK, Webhook(path, function, settings))
+        setattr(function, _WEBHOOK, Webhook(path, function, settings, page))
         return function
 
     return mark

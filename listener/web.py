@@ -44,6 +44,7 @@ _ASKING_SECONDS = 2.0
 _KNOWN_SECONDS = 3.0
 # What a proxy says of those for whom it asks.
 _PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
+_ALONE = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 _Answer = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
@@ -114,11 +115,11 @@ class _Door:
             "/": {"POST": self.insert},
         }
         self._webhooks: list[tuple[str, dict[str, _Answer]]] = [
-            (one.path, {"POST": self.webhook(one)}) for one in registry.webhooks
+            (one.path, {"POST": self.webhook(one)} | self.pages(one)) for one in registry.webhooks
         ]
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Every answer is JSON, errors included."""
+        """Every answer is JSON, errors included, but for the pages of webhooks that have some."""
         try:
             return await self._route(request)(request)
         except Refused as refusal:
@@ -190,19 +191,31 @@ class _Door:
         """Answers the provider as soon as the row is in."""
 
         async def receive(request: web.BaseRequest) -> web.Response:
-            # A header that came twice is one with a comma, as the standard has it: none of them is chosen.
-            names = dict.fromkeys(map(str.lower, request.headers))
-            headers = {name: ", ".join(request.headers.getall(name)) for name in names}
-            parameters = filled_in(one.path, _asked_path(request)) or {}
-            delivery = Delivery(await self._keeper.body(request), headers, datetime.now(UTC), parameters)
+            delivery = _delivery(one, request, await self._keeper.body(request))
             try:
                 job = one.receive(delivery, self._config.settings)
             except DeliveryRefused as refusal:
                 return says(refusal.status, str(refusal))
             enqueued = await self._inbox.enqueue(job)
+            if one.page is not None and "text/html" in delivery.headers.get("accept", ""):
+                return _page(one.page(delivery, self._config.settings, True))
             return web.json_response({"id": enqueued.id, "created": enqueued.created})
 
         return receive
+
+    def pages(self, one: Webhook) -> dict[str, _Answer]:
+        """What a webhook shows people, if anything."""
+        show = one.page
+        if show is None:
+            return {}
+
+        async def visit(request: web.BaseRequest) -> web.Response:
+            try:
+                return _page(show(_delivery(one, request, b""), self._config.settings, False))
+            except DeliveryRefused as refusal:
+                return says(refusal.status, str(refusal))
+
+        return {"GET": visit, "HEAD": visit}
 
     def _admit(self, request: web.BaseRequest) -> None:
         token = self._config.door_token
@@ -240,6 +253,24 @@ class _Door:
             )
         # The database checks the rest and answers with a sentence of its own.
         return NewJob(**cast("dict[str, str]", {"data": {}, **asked, "type": type_, "queue": queue}))  # type: ignore[arg-type]
+
+
+def _delivery(one: Webhook, request: web.BaseRequest, body: bytes) -> Delivery:
+    # A header that came twice is one with a comma, as the standard has it: none of them is chosen.
+    names = dict.fromkeys(map(str.lower, request.headers))
+    headers = {name: ", ".join(request.headers.getall(name)) for name in names}
+    return Delivery(body, headers, datetime.now(UTC), filled_in(one.path, _asked_path(request)) or {})
+
+
+def _page(html: str) -> web.Response:
+    """Shown alone, with nothing from elsewhere, and kept by nobody: its address may be a secret."""
+    headers = {
+        "Content-Security-Policy": _ALONE,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    return web.Response(text=html, content_type="text/html", headers=headers)
 
 
 class _Database:

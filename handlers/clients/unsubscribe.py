@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from html import escape
 from typing import Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -92,6 +93,31 @@ def read_token(said: str, secrets: Sequence[str]) -> Unsubscribed | None:
         return Unsubscribed(words[1:].decode(), _SCOPES[words[0]])
     except (binascii.Error, UnicodeError, IndexError):
         return None
+
+
+def unsubscribe_page(asked: Unsubscribed, *, is_done: bool) -> str:
+    """What a person sees who followed the link: one button, or that it is done."""
+    what = "digests" if asked.scope == "digest" else "alerts and digests"
+    name, _, domain = asked.address.rpartition("@")
+    masked = escape(f"{name[:1]}…@{domain}")  # links are passed on
+    if is_done:
+        title, words = "Done", f"<p>No {what} are sent to <b>{masked}</b> any more.</p>"
+    else:
+        title = "Unsubscribe?"
+        button = '<form method="post"><button type="submit">Unsubscribe</button></form>'
+        words = f"<p>No more {what} to <b>{masked}</b>.</p>{button}"
+    return _PAGE.format(title=title, words=words)
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="color-scheme" content="light dark"><meta name="robots" content="noindex"><title>{title}</title>
+<style>
+body{{font:16px/1.5 system-ui,sans-serif;max-width:30em;margin:15vh auto;padding:0 1.5em;overflow-wrap:anywhere}}
+button{{font:inherit;font-weight:600;padding:.6em 1.4em;border:0;border-radius:6px;background:#111827;color:#fff}}
+@media (prefers-color-scheme:dark){{button{{background:#e5e7eb;color:#111827}}}}
+</style></head><body><h1>{title}</h1>{words}</body></html>
+"""
 
 
 def _seal(said: bytes, secret: str) -> bytes:

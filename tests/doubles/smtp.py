@@ -89,7 +89,7 @@ class MailServer:
         content = envelope.content
         assert isinstance(content, bytes)
         self.raw.append(content)
-        self.inbox.append(cast("EmailMessage", message_from_bytes(content, policy=default)))
+        self.inbox.append(message_from_bytes(content, policy=default))
         self.recipients.append([str(one) for one in envelope.rcpt_tos])
         self._answer(server, "ANSWER")
         return "250 2.0.0 Ok: queued"
@@ -98,7 +98,7 @@ class MailServer:
         if where in self.cuts:
             self.cuts.discard(where)
             transport = server.transport
-            assert transport is not None
+            assert isinstance(transport, asyncio.WriteTransport)
             transport.abort()
         return self.refuses.get(where)
 
