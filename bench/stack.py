@@ -125,6 +125,31 @@ async def running_worker(
         await ended(process)
 
 
+@asynccontextmanager
+async def listening(*words: str, **environment: str) -> AsyncIterator[str]:
+    """A process of `pulse` with the handlers of this project, such as `worker --queues alerts`; the URL of its door."""
+    process = await python("-m", "listener", *words, "--port", "0", cwd=ROOT, **environment)
+    try:
+        async with asyncio.timeout(60):
+            url = cast("dict[str, str]", json.loads(await first_line(process)))["url"]
+            async with aiohttp.ClientSession() as http:
+                while not await _is_ready(http, url):  # noqa: ASYNC110 - another process is asked
+                    await asyncio.sleep(0.05)
+        async with asyncio.TaskGroup() as group:
+            swallowing = group.create_task(swallow(process))
+            yield url
+            process.terminate()
+            await process.wait()
+            swallowing.cancel()
+    finally:
+        await ended(process)
+
+
+async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
+    async with http.get(f"{url}/ready") as answer:
+        return answer.status == 200
+
+
 async def swallow(process: Process) -> None:
     """Reads the log as a platform would, and forgets it."""
     if process.stdout is not None:

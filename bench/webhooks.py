@@ -25,7 +25,7 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 
-from bench.stack import ROOT, Stack, ended, first_line, python, running_stack, swallow
+from bench.stack import ROOT, Stack, ended, first_line, listening, python, running_stack
 from devstack.keys import LOCAL
 from devstack.stripe.books import Books
 from devstack.stripe.double import WEBHOOK_SECRET, StripeDouble
@@ -37,7 +37,8 @@ async def _measure(requests: int, at_once: int) -> int:
     double = StripeDouble()
     deliveries = _deliveries(double, requests)
     async with running_stack() as stack, _stripe(double, stack.url) as environment:
-        async with _listener("web", environment) as door, _listener("worker", environment):
+        worker = ("worker", "--queues", "payment", "--no-scheduler")
+        async with listening("web", **environment) as door, listening(*worker, **environment):
             _say(f"sending {len(deliveries)} deliveries of {requests} events, {at_once} at once …")
             began, busy = time.perf_counter(), await _cpu_seconds(door)
             answers = await _send(door, deliveries, at_once)
@@ -133,34 +134,9 @@ async def _stripe(double: StripeDouble, url: str) -> AsyncIterator[dict[str, str
             await ended(process)
 
 
-@asynccontextmanager
-async def _listener(command: str, environment: dict[str, str]) -> AsyncIterator[str]:
-    words = ["--queues", "payment", "--no-scheduler"] if command == "worker" else []
-    process = await python("-m", "listener", command, *words, "--port", "0", cwd=ROOT, **environment)
-    try:
-        async with asyncio.timeout(60):
-            url = cast("dict[str, str]", json.loads(await first_line(process)))["url"]
-            async with aiohttp.ClientSession() as http:
-                while not await _is_ready(http, url):  # noqa: ASYNC110 - another process is asked
-                    await asyncio.sleep(0.05)
-        async with asyncio.TaskGroup() as group:
-            swallowing = group.create_task(swallow(process))
-            yield url
-            process.terminate()
-            await process.wait()
-            swallowing.cancel()
-    finally:
-        await ended(process)
-
-
 async def _cpu_seconds(url: str) -> float:
     async with aiohttp.ClientSession() as http, http.get(f"{url}/health") as answer:
         return cast("float", (await answer.json())["cpu_seconds"])
-
-
-async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
-    async with http.get(f"{url}/ready") as answer:
-        return answer.status == 200
 
 
 async def _serve_stripe(books: Books) -> None:

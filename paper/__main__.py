@@ -18,7 +18,6 @@ from paper import feeds
 from paper.face import face
 from paper.rest import DatabaseFailed, rest
 from paper.store import Call, Store
-from paper.words import Quote
 
 _NEEDED = "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY"
 
@@ -45,8 +44,8 @@ async def _run(asked: argparse.Namespace) -> None:
         if asked.command == "open":
             await _open(call, asked)
         elif asked.command == "price":
-            quote = Quote(asked.symbol, datetime.now(UTC), asked.bid, asked.ask)
-            await Store(call).note_quotes([quote], asked.feed)
+            quote = {"symbol": asked.symbol, "bid": str(asked.bid), "ask": str(asked.ask)}
+            await call("note_paper_quotes", {"quotes": [quote], "feed": asked.feed})
         elif asked.command == "quotes":
             await _import(call, asked)
         else:

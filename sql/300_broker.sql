@@ -35,7 +35,7 @@ create index broker_connections_by_user on public.broker_connections (user_id);
 -- How fast a broker may be asked, per connection. The owner's to edit; `ccxt` serves each exchange without its own row.
 create table public.broker_limits (
     broker text primary key,
-    calls integer not null check (calls between 1 and 10000),
+    calls integer not null check (calls between 2 and 10000),   -- canceling an order takes two
     per_seconds numeric not null check (per_seconds > 0)
 );
 insert into public.broker_limits (broker, calls, per_seconds) values

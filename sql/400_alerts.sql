@@ -77,6 +77,7 @@ create table public.alerts (
     )
 );
 create index alerts_by_user on public.alerts (user_id, created_at desc);
+create index alerts_by_age on public.alerts using brin (created_at);
 
 -- Where alerts go: devices, Discord webhooks, further e-mail addresses. A user's own address is not here, where a user
 -- could write anybody's: it is taken from auth.users, when it is confirmed.

@@ -50,8 +50,11 @@ declare
     has_turn constant boolean := (delivery).not_before <= now_at;
 begin
     if enter_lane.one_at_a_time then
-        insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
-        select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane for update;
+        loop
+            select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane for update;
+            exit when found;
+            insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
+        end loop;
     else
         select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane;
     end if;

@@ -76,6 +76,8 @@ class DiscordDouble:
         self.webhooks: dict[str, Webhook] = {}
         self.answers: Counter[int] = Counter()
         """How often each status was answered."""
+        self.exceeded = 0
+        """How often a limit was exceeded: each is a 429 that nobody had ordered."""
         self.most_at_once: Counter[str] = Counter()
         """By webhook: how many requests were under way together."""
         self.calls, self.per_seconds, self.calls_per_second = calls, per_seconds, calls_per_second
@@ -237,6 +239,7 @@ class DiscordDouble:
         return headers, after if is_over else None
 
     def _too_fast(self, waits: float, headers: Mapping[str, str]) -> web.StreamResponse:
+        self.exceeded += 1
         is_global = "X-RateLimit-Global" in headers
         scope = {"Retry-After": str(int(waits) + 1), "X-RateLimit-Scope": "global" if is_global else "user"}
         words = {

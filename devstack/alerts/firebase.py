@@ -93,6 +93,9 @@ class FirebaseDouble:
         self.may_give_tokens = asyncio.Event()
         """Not set: the endpoint for tokens takes its time."""
         self.may_give_tokens.set()
+        self.may_take_messages = asyncio.Event()
+        """Not set: no message is answered; those that came are taken when it is set again."""
+        self.may_take_messages.set()
         self.ordered: list[_Fault] = []
         self._host, self._port = host, port
         self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -150,6 +153,7 @@ class FirebaseDouble:
     ) -> None:
         self._ended.set()
         self.may_give_tokens.set()
+        self.may_take_messages.set()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -186,6 +190,11 @@ class FirebaseDouble:
     # -- messages --
 
     async def _take_message(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.read()
+        except ConnectionResetError:  # its sender gave up
+            return web.Response()
+        await self.may_take_messages.wait()
         fault = self._fault("/v1")
         if fault is not None and fault.status > DROPPED_AFTERWARDS:
             return self._answer(fault.status, fault.words)
@@ -197,7 +206,7 @@ class FirebaseDouble:
                 401, "UNAUTHENTICATED", None, "Request had invalid authentication credentials."
             )
         try:
-            words: object = json.loads(await request.read())
+            words: object = json.loads(body)
         except ValueError:
             words = None
         if (wrong := fault_of(words)) is not None or not isinstance(words, dict):

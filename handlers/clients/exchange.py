@@ -281,6 +281,8 @@ class ExchangeAccount:
             if self._exchange.has.get("fetchPositions") is True and self._holds_contracts():
                 return list(positions_of(await self._exchange.fetch_positions()))
             balance = await self._exchange.fetch_balance()
+            if not inner(balance, "total"):
+                raise OutcomeUnknown(f"{self._exchange.id} answered with something that is no balance.")
             quote = str(self._settings.get("quote") or "USD")
             return list(balances_of(balance, quote, self._exchange.markets or {}))
 

@@ -111,6 +111,8 @@ class Passage:
     """Of the last answer that came whole; None while there is none to the last request."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     is_json: bool = False
+    all_json: bool = True
+    """Of all answers."""
 
 
 _passage: ContextVar[Passage | None] = ContextVar("passage", default=None)
@@ -153,6 +155,7 @@ def watched(kind: type[Any]) -> type[Any]:
                 call.status = code
                 call.headers = dict(others[3])
                 call.is_json = str(text)[:1] in {"{", "["}
+                call.all_json = call.all_json and call.is_json
             return text
 
     return cast("type[Any]", Watched)

@@ -112,10 +112,14 @@ class Errors:
         return told
 
     @contextmanager
-    def of_reading(self, what: str, passed: Passage | None = None) -> Iterator[None]:
-        """No answer is never an empty one."""
+    def of_reading(
+        self, what: str, passed: Passage | None = None, *, may_be_silent: bool = False
+    ) -> Iterator[None]:
+        """No answer is never an empty one, although the library reads a page of a proxy as an empty list."""
         try:
             yield
+            if passed is not None and not passed.all_json and not may_be_silent:
+                raise OutcomeUnknown(f"{self._name} did not show {what}: its answer is no JSON.")
         except (BrokerError, Missing, Declined):
             raise
         except self._ccxt.AuthenticationError:
@@ -130,9 +134,9 @@ class Errors:
             raise OutcomeUnknown(f"{self._name} did not show {what} ({type(error).__name__}).") from None
 
     @contextmanager
-    def of_looking(self, passed: Passage) -> Iterator[None]:
+    def of_looking(self, passed: Passage, *, may_be_silent: bool = False) -> Iterator[None]:
         """As of reading, and Missing."""
-        with self.of_reading("an order", passed):
+        with self.of_reading("an order", passed, may_be_silent=may_be_silent):
             try:
                 yield
             except self._ccxt.InvalidOrder as error:
@@ -143,7 +147,7 @@ class Errors:
     @contextmanager
     def of_canceling(self, passed: Passage) -> Iterator[None]:
         """As of looking, and Declined."""
-        with self.of_looking(passed):
+        with self.of_looking(passed, may_be_silent=True):
             try:
                 yield
             except (self._ccxt.AuthenticationError, self._ccxt.OperationFailed):

@@ -46,7 +46,10 @@ class Ways:
 
 
 async def prove(exchange: Exchange, order: OrderRequest, send: Send) -> Ways | None:
-    """By trials of this very order. None: our id would not arrive, or nobody can tell whether it would."""
+    """By trials of this very order. None: our id would not arrive, or nobody can tell whether it would.
+
+    Raises what the library raises when the exchange does not answer.
+    """
     cid = order.client_order_id
     for name in PARAMS:
         for request in await _tried(send(name), cid):
@@ -75,8 +78,9 @@ async def _tried(call: Awaitable[object], client_order_id: str) -> list[Request]
             await call
         except Stopped:
             pass
-        except Exception:  # noqa: BLE001, S110 - the library's or Python's own: then nothing would have gone out
-            pass
+        except Exception as error:
+            if not seen.asked and any(kind.__name__ == "OperationFailed" for kind in type(error).__mro__):
+                raise  # the exchange did not answer what was asked before: that is no proof of anything
     return seen.asked
 
 

@@ -111,7 +111,7 @@ class _Firebase:
         self._exceptions: Any = importlib.import_module("firebase_admin.exceptions")
         options = {"projectId": self._project, "httpTimeout": TIMEOUT_SECONDS}
         self._app = self._admin.initialize_app(self._key.badge, options, f"pulse-{uuid4().hex}")
-        # The library has no public way to close what it opened for asyncio, to send elsewhere, or to leave tokens to us.
+        # The library has no public way to close what it opened for asyncio, to send elsewhere, and to leave tokens.
         self._service = self._messaging._get_messaging_service(self._app)  # noqa: SLF001
         self._service._async_client.async_client.auth._max_refresh_attempts = 0  # noqa: SLF001
         if self._base:
@@ -165,7 +165,7 @@ class _Firebase:
 
     def _understood(self, response: Any) -> Told | None:
         """What an answer means."""
-        error, kinds, words = response.exception, self._exceptions, self._messaging
+        error, kinds = response.exception, self._exceptions
         if error is None:
             return Sent(str(response.message_id)[-200:])
         cause = error.cause
@@ -173,19 +173,9 @@ class _Firebase:
             return None
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
             return NotSent("no_connection", "Firebase cannot be reached from here.")
+        if (refused := self._refused(error)) is not None:
+            return refused
         match error:
-            case words.UnregisteredError():
-                return Refused("unregistered", "The app is not on this device any more.", target="remove")
-            case words.SenderIdMismatchError():
-                return Refused("other_project", "This device belongs to another project.", target="disable")
-            case words.ThirdPartyAuthError():
-                return NotSent(
-                    "apns_key", "Apple or the browser's service refuses the key that Firebase has for it."
-                )
-            case kinds.InvalidArgumentError() if _is_about_the_token(str(error)):
-                return Refused("invalid_token", "Firebase does not know this device.", target="disable")
-            case kinds.InvalidArgumentError():
-                return Refused("bad_request", "Firebase refused the notification: a fault of this program.")
             case kinds.ResourceExhaustedError():
                 after = _pause(error, QUOTA_PAUSE)
                 return Later(after, hold=Hold(after))
@@ -199,6 +189,25 @@ class _Firebase:
                 return Unknown("timed_out", "Firebase did not answer in time.")
             case _:
                 return Unknown("failed", "Firebase failed.", _pause(error, timedelta(seconds=30)))
+
+    def _refused(self, error: Any) -> Refused | NotSent | None:
+        """What is wrong with this device or this message. These errors are kinds of those above."""
+        kinds, words = self._exceptions, self._messaging
+        match error:
+            case words.UnregisteredError():
+                return Refused("unregistered", "The app is not on this device any more.", target="remove")
+            case words.SenderIdMismatchError():
+                return Refused("other_project", "This device belongs to another project.", target="disable")
+            case words.ThirdPartyAuthError():
+                return NotSent(
+                    "apns_key", "Apple or the browser's service refuses the key that Firebase has for it."
+                )
+            case kinds.InvalidArgumentError() if _is_about_the_token(str(error)):
+                return Refused("invalid_token", "Firebase does not know this device.", target="disable")
+            case kinds.InvalidArgumentError():
+                return Refused("bad_request", "Firebase refused the notification: a fault of this program.")
+            case _:
+                return None
 
 
 class _Line:

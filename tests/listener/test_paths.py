@@ -1,7 +1,7 @@
 """Paths with parts that the sender fills in: one spelling each, and never two webhooks for one request."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devstack.gateway import Gateway
@@ -40,6 +40,7 @@ def test_what_is_spelled_otherwise_is_elsewhere(path: str) -> None:
     assert filled_in(PATTERN, path) is None
 
 
+@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_whatever_fits_is_spelled_as_the_pattern_with_its_parts(one: str, other: str) -> None:
     path = f"/webhooks/shop/{one}/{other}"

@@ -67,17 +67,19 @@ async def test_no_number_is_rounded_on_its_way_through_the_database(
 async def test_the_book_survives_a_restart_and_goes_on_by_the_clock_of_the_database(
     open_account: Opens, quote: Notes, call: Call, move_clock: Moves
 ) -> None:
+    now = datetime.now(UTC)
+    noon = datetime(now.year, now.month, now.day, 12, tzinfo=UTC) + timedelta(days=1)  # no day ends meanwhile
+    await move_clock(noon - now)
     before = await open_account()
     await quote("AAPL", "99", "100", ask_size="2")
     placed = await before.submit(wish("one", "5", in_force="day"))
     assert (placed.status, placed.left) == ("partially_filled", D(3))
-    now = datetime.now(UTC)
-    for seconds, ask in ((10, "101"), (20, "102")):
-        await quote("AAPL", "99", ask, ask_size="1", at=(now + timedelta(seconds=seconds)).isoformat())
+    for minutes, ask in ((10, "101"), (20, "102")):
+        await quote("AAPL", "99", ask, ask_size="1", at=(noon + timedelta(minutes=minutes)).isoformat())
     after = PaperBroker(call, before.account_id)
-    await move_clock(timedelta(seconds=15))
+    await move_clock(noon - now + timedelta(minutes=15))
     assert [order.filled_quantity for order in await after.open_orders()] == [D(3)]
-    await move_clock(timedelta(days=2))
+    await move_clock(noon - now + timedelta(days=2))
     found = await before.get(placed.id)
     assert found is not None
     assert (found.status, found.filled_value, found.updated_at) == ("expired", D(403), placed.expires_at)
@@ -168,7 +170,7 @@ async def main(url, key, account, name):
         for n in range(10):
             for client_order_id in (f"both-{n}", f"{name}-{n}"):
                 try:
-                    await broker.submit(Request(client_order_id, "AAPL", "buy", "market", "day", Decimal(1)))
+                    await broker.submit(Request(client_order_id, "AAPL", "buy", "market", "gtc", Decimal(1)))
                 except DuplicateClientId:
                     refused += 1
         print(refused)

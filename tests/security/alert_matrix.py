@@ -55,7 +55,7 @@ _WITHIN_ALERTS: Final = (
     "calling_user check_targets keep_discord_webhook forget_target quiet_end quiet_until not_wanted mail_suppressed"
     " targets_of write_alert enqueue_deliveries lane_of next_turn enter_lane leave_lane delivery_objection later"
     " end_delivery delivery_words give_up_target tell_target_disabled"
-    " correct_mail tell_address_is_gone digest_due open_digest count_severities"
+    " correct_mail tell_address_is_gone digest_due open_digest count_severities forget_alerts"
 ).split()
 ALERT_FUNCTIONS: Final = {
     #                            anon user other service worker

@@ -18,7 +18,8 @@ from tests.waiting import until
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
 
-EXAMPLES = int(os.environ.get("PULSE_EXAMPLES", "60"))
+USUAL = 60
+EXAMPLES = int(os.environ.get("PULSE_EXAMPLES", USUAL))
 NOTHING = timedelta()
 MINUTE = timedelta(minutes=1)
 SESSIONS = 8
@@ -77,7 +78,13 @@ async def test_keys_do_not_know_each_other(owner: Connection) -> None:
     assert await take(owner, "a", allowed=1) > NOTHING
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=EXAMPLES == USUAL,
+    deadline=None,
+    database=None,
+    suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
+)
 @given(
     per=st.integers(1, 12),
     most=st.integers(1, 5),

@@ -135,7 +135,7 @@ async def test_whenever_a_worker_dies_the_next_one_finishes(
     if dies_after < 3:
         soon = await worker.attempt()  # while the dead one might be alive
         assert isinstance(soon, Snooze)
-        assert timedelta(seconds=30) < soon.delay < IS_OVER
+        assert timedelta() < soon.delay < IS_OVER
         await move_clock(IS_OVER)
     assert (await worker.attempt())["status"] == "sent"
     assert [one.resend for one in worker.post.came] == marks

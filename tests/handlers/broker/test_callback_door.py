@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devstack.gateway import Gateway
@@ -170,6 +170,7 @@ def test_without_an_id_the_same_delivery_is_the_same_event_and_a_later_one_is_an
     assert keys[0] == keys[1] != keys[2]
 
 
+@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     body=st.binary(max_size=60),
     signature=st.text(max_size=40) | st.just(""),

@@ -15,6 +15,9 @@ from paper.rest import rest
 from tests.handlers.broker.adapters.house import CONTENDERS, Client, Contender, House, client_of
 from tests.handlers.conftest import Owner
 
+_CCXT = importlib.import_module("ccxt.async_support")
+"""Here, since it takes seconds: at no test's expense, however busy the machine is."""
+
 
 @pytest.fixture(params=CONTENDERS, ids=lambda one: one.broker)
 def contender(request: pytest.FixtureRequest) -> Contender:

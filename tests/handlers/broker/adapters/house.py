@@ -85,10 +85,6 @@ class Contender:
 
     broker: str
 
-    @property
-    def speaks_http(self) -> bool:
-        return self.broker != "paper"
-
     def connection(self, house: House, **words: Any) -> Connection:
         return Connection(
             id=house.account,

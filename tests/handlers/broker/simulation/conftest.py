@@ -1,0 +1,13 @@
+"""The handlers' clock is that of the run, and their hard time-outs, which are real, do not interfere with it."""
+
+import pytest
+
+from handlers.broker import execute_order as handler_file
+from handlers.clients import broker_guard
+from tests.handlers.broker.simulation.virtual_time import Clock
+
+
+@pytest.fixture(autouse=True)
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler_file, "time", Clock)
+    monkeypatch.setattr(broker_guard, "CALL", broker_guard.CALL * 100)
