@@ -61,7 +61,7 @@ class Schedule:
 SCHEDULES = (
     Schedule("monitor_orders", timedelta(minutes=5)),
     Schedule("sync_positions", timedelta(hours=1)),
-    Schedule("aggregate", timedelta(days=1)),
+    Schedule("aggregate", timedelta(minutes=15)),
     Schedule("reconcile_stripe", timedelta(days=1)),
     Schedule("subscription_renewal", timedelta(hours=1)),
     Schedule("prune", timedelta(hours=1)),

@@ -1,13 +1,17 @@
-"""E-mail: one alert to one address, as text and as HTML, and nothing more to who asked for no more."""
+"""E-mail: one alert or digest to one address, as text and as HTML, and nothing more to who asked for no more."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
+from httpx import HTTPError
+
 from handlers.clients.alert_mail import alert_letter
-from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Pace, Refused, Sending, Told, deliver, patience
+from handlers.clients.database import CallFailed, Database, call
+from handlers.clients.delivery import AlertJob, NotSent, Pace, Refused, Sending, Told, deliver, patience
+from handlers.clients.digest_mail import DigestFacts, digest_letter
 from handlers.clients.mail import Mail, Mailer
+from handlers.clients.mail_frame import Letter
 from listener import Job, Queue, Snooze, handler
 
 PACE: Final = Pace(limit=timedelta(minutes=3))
@@ -21,19 +25,32 @@ async def email(
     """Sends one delivery, with those of the same moment; or routes words to the user's addresses."""
 
     async def send(sending: Sending) -> Told:
-        if sending.alert is None or sending.target.address is None:
-            return Refused("no_address", "There is no alert to send, or no address to send it to.")
         address = sending.target.address
-        unsubscribe_url = mailer.unsubscribe_url(address, "all")
-        subject, letter = alert_letter(
-            sending.alert,
-            sending.reader,
-            app_url=mailer.app_url,
-            unsubscribe_url=unsubscribe_url,
-            is_resend=sending.resend,
-        )
+        if address is None:
+            return Refused("no_address", "There is no address to send this to.")
+        unsubscribe_url = mailer.unsubscribe_url(address, "all" if sending.digest_id is None else "digest")
+        try:
+            subject, letter = await _letter(db, sending, mailer.app_url, unsubscribe_url)
+        except (CallFailed, HTTPError) as error:
+            return NotSent("no_facts", f"What the digest says could not be read ({type(error).__name__}).")
         return await mailer.send(
             Mail(sending.delivery_id, address, subject, letter.text(), letter.html(), unsubscribe_url)
         )
 
     return await deliver(db, job, payload, send, PACE)
+
+
+async def _letter(
+    db: Database, sending: Sending, app_url: str | None, unsubscribe_url: str | None
+) -> tuple[str, Letter]:
+    """The subject, and the alert or the digest in words."""
+    if sending.alert is not None:
+        return alert_letter(
+            sending.alert,
+            sending.reader,
+            app_url=app_url,
+            unsubscribe_url=unsubscribe_url,
+            is_resend=sending.resend,
+        )
+    facts = DigestFacts.model_validate(await call(db, "digest_facts", digest_id=sending.digest_id))
+    return digest_letter(facts, app_url=app_url, unsubscribe_url=unsubscribe_url)

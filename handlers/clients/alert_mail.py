@@ -1,7 +1,7 @@
 """An alert as a mail: its subject, its plain text and its HTML, for one reader."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Final
 
 from babel.core import Locale, UnknownLocaleError
@@ -72,13 +72,21 @@ def _value(value: str | float) -> str:
 
 
 def _moment(at: datetime, reader: Reader) -> str:
-    """A moment where the reader lives, in the reader's way; what Babel does not know is American English and UTC."""
+    """A moment where the reader lives, in the reader's way."""
+    return format_datetime(at, "long", tzinfo=zone_of(reader), locale=locale_of(reader))
+
+
+def zone_of(reader: Reader) -> tzinfo:
+    """UTC when Babel knows no such zone."""
     try:
-        zone = get_timezone(reader.timezone)
+        return get_timezone(reader.timezone)
     except (LookupError, ValueError, OSError):
-        zone = get_timezone("UTC")
+        return get_timezone("UTC")
+
+
+def locale_of(reader: Reader) -> Locale:
+    """American English when Babel knows no such locale."""
     try:
-        locale = Locale.parse(reader.locale.replace("-", "_"))
+        return Locale.parse(reader.locale.replace("-", "_"))
     except (UnknownLocaleError, ValueError):
-        locale = Locale.parse("en_US")
-    return format_datetime(at, "long", tzinfo=zone, locale=locale)
+        return Locale.parse("en_US")

@@ -17,7 +17,7 @@ from handlers.clients.plain_words import lines, one_line, without_links
 
 LONGEST_TITLE: Final = 200
 LONGEST_TEXT: Final = 4000
-_FONT: Final = "font-family:-apple-system,BlinkMacSystemFont,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;"
+FONT: Final = "font-family:-apple-system,BlinkMacSystemFont,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;"
 _SHEET: Final = """
 body{margin:0;padding:0;width:100%;-webkit-text-size-adjust:100%}
 @media (prefers-color-scheme:dark){
@@ -62,7 +62,7 @@ class Paragraph:
 
     def html(self) -> str:
         shown = escape(self.text()).replace("\n", "<br>")
-        return f'<p class="ink" dir="auto" style="margin:0 0 16px;{_FONT}{BODY}">{shown}</p>'
+        return f'<p class="ink" dir="auto" style="margin:0 0 16px;{FONT}{BODY}">{shown}</p>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class Facts:
     def html(self) -> str:
         if not self.rows:
             return ""
-        name = f"padding:6px 16px 6px 0;{_FONT}{SMALL}white-space:nowrap;vertical-align:top;"
-        value = f"padding:6px 0;{_FONT}{SMALL}width:100%;word-break:break-word;"
+        name = f"padding:6px 16px 6px 0;{FONT}{SMALL}white-space:nowrap;vertical-align:top;"
+        value = f"padding:6px 0;{FONT}{SMALL}width:100%;word-break:break-word;"
         rows = "".join(
             f'<tr><td class="soft" style="{name}color:#6b7280;">{shown(one)}</td>'
             f'<td class="ink" dir="auto" style="{value}color:#111827;">{shown(other)}</td></tr>'
@@ -131,7 +131,7 @@ class Letter:
             colour=self.colour,
             inside="".join(inside),
             foot=_foot(self.why, self.unsubscribe),
-            soft=f"{_FONT}{SMALL}color:#6b7280;",
+            soft=f"{FONT}{SMALL}color:#6b7280;",
         )
 
 
@@ -183,15 +183,15 @@ def is_link(url: str) -> bool:
 
 
 def _head(mark: str, colour: str, title: str) -> str:
-    small = f"{_FONT}margin:0 0 8px;font-size:12px;line-height:16px;font-weight:700;letter-spacing:.06em;"
-    large = f"{_FONT}margin:0 0 16px;font-size:22px;line-height:30px;font-weight:700;word-break:break-word;"
+    small = f"{FONT}margin:0 0 8px;font-size:12px;line-height:16px;font-weight:700;letter-spacing:.06em;"
+    large = f"{FONT}margin:0 0 16px;font-size:22px;line-height:30px;font-weight:700;word-break:break-word;"
     return (
         f'<p style="{small}text-transform:uppercase;color:{colour};">{escape(mark)}</p>' if mark else ""
     ) + f'<h1 class="ink" dir="auto" style="{large}color:#111827;">{title}</h1>'
 
 
 def _button(link: Link) -> str:
-    style = f"{_FONT}display:inline-block;padding:12px 22px;font-size:15px;line-height:20px;font-weight:600;"
+    style = f"{FONT}display:inline-block;padding:12px 22px;font-size:15px;line-height:20px;font-weight:600;"
     return (
         f'<p style="margin:8px 0 16px;"><a class="go" href="{escape(link.url)}" rel="noopener noreferrer" '
         f'style="{style}color:#ffffff;background:#111827;text-decoration:none;border-radius:6px;">'

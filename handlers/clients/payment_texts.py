@@ -142,6 +142,10 @@ class Reader:
             return format_currency(number, code, locale=self._known_locale)
         return f"{format_decimal(number, locale=self._known_locale, decimal_quantization=False)} {code}"
 
+    def number(self, value: Decimal) -> str:
+        """A quantity, with all its digits."""
+        return format_decimal(value, locale=self._known_locale, decimal_quantization=False)
+
     def date(self, value: str) -> str:
         """The day of a moment where the reader lives. Empty when it is no moment."""
         try:

@@ -44,7 +44,9 @@ ALERT_UPDATES: Final = {
     ("alert_targets", "service"): frozenset({"label", "status", "status_reason"}),
 }
 
-FOR_ALERTS: Final = "route_alert begin_delivery record_delivery record_mail_events".split()
+FOR_ALERTS: Final = (
+    "route_alert begin_delivery record_delivery record_mail_events sweep_digests digest_facts route_digest"
+).split()
 """Called by handlers."""
 _FOR_USERS = "register_device register_discord_webhook".split()
 REGISTERING: Final = [*_FOR_USERS, "register_operator_target", "remove_target"]
@@ -53,7 +55,7 @@ _WITHIN_ALERTS: Final = (
     "calling_user check_targets keep_discord_webhook forget_target quiet_end quiet_until not_wanted mail_suppressed"
     " targets_of write_alert enqueue_deliveries lane_of next_turn enter_lane leave_lane delivery_objection later"
     " end_delivery delivery_words give_up_target tell_target_disabled"
-    " correct_mail tell_address_is_gone forget_alerts"
+    " correct_mail tell_address_is_gone digest_due open_digest count_severities forget_alerts"
 ).split()
 ALERT_FUNCTIONS: Final = {
     #                            anon user other service worker

@@ -137,10 +137,11 @@ async def test_after_a_bounce_the_user_hears_of_it_elsewhere_and_no_mail_is_sent
         return bool(await owner.fetchval("select count(*) from alerts where alert_type = 'target_disabled'"))
 
     await until("the user is told", told)
-    assert await owner.fetch(
+    found = await owner.fetch(
         "select d.channel, d.status, d.reason from alert_deliveries d join alerts a on a.id = d.alert_id"
         " where a.alert_type = 'target_disabled' order by 1"
-    ) == [("email", "suppressed", "bounce"), ("pager", "pending", None)]
+    )
+    assert [tuple(row) for row in found] == [("email", "suppressed", "bounce"), ("pager", "pending", None)]
     assert len(sendgrid.inbox) == 1
 
 
