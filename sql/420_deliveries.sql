@@ -92,6 +92,11 @@ begin
         elsif target.status <> 'active' then
             return 'target_disabled';
         end if;
+    elsif not exists (
+        select from public.targets_of((delivery).user_id) as t
+        where t.target_id is null and t.channel = (delivery).channel and t.address = (delivery).address
+    ) then
+        return 'target_removed';        -- the user has another address by now, or is no user any more
     end if;
     if (delivery).alert_id is not null then
         select a.* into alert from public.alerts as a where a.id = (delivery).alert_id;

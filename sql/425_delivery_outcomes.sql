@@ -13,7 +13,7 @@ as $$
 declare
     now_at constant timestamptz := public.clock_now();
     outcome constant text := told ->> 'outcome';
-    delay constant interval := make_interval(secs => coalesce((told ->> 'delay_seconds')::numeric, 0));
+    delay interval := make_interval(secs => coalesce((told ->> 'delay_seconds')::numeric, 0));
     delivery public.alert_deliveries;
 begin
     select d.* into delivery from public.alert_deliveries as d where d.id = record_delivery.delivery_id for update;
@@ -26,6 +26,9 @@ begin
         return jsonb_strip_nulls(jsonb_build_object('status', delivery.status, 'reason', delivery.reason));
     end if;
 
+    if outcome = 'unknown' then
+        delay := delay * power(2, least(delivery.resends, 6));      -- what nobody answers for is asked less and less
+    end if;
     perform public.leave_lane(delivery);
     if (told ->> 'hold_seconds') is not null then
         insert into public.delivery_lanes as l (lane, held_until)

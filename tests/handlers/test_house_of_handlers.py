@@ -24,6 +24,12 @@ def test_a_worker_without_payments_needs_no_key_of_stripe() -> None:
     assert {one.name for one in registry.handler_settings if one.required} == {"SUPABASE_URL"}
 
 
+def test_a_worker_of_alerts_starts_without_the_key_of_any_provider() -> None:
+    registry = load("handlers", ["alerts"])
+    assert {"notify", "discord", "email", "push"} <= set(registry.types("alerts"))
+    assert {one.name for one in registry.handler_settings if one.required} == {"SUPABASE_URL"}
+
+
 def test_providers_libraries_are_loaded_when_their_client_is_opened() -> None:
     program = (
         "import sys; from listener.registry import load; load();"

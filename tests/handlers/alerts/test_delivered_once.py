@@ -267,6 +267,13 @@ async def test_what_nobody_knows_is_sent_once_more_and_then_left(worker: Worker,
     assert await stands(office) == ("unknown", 2, 1, "broken")
 
 
+async def test_what_may_be_sent_again_and_again_is_sent_less_and_less(worker: Worker) -> None:
+    worker.post.pace = Pace(repeatable=True)
+    worker.post.answers = [Unknown("broken", "Cut.", timedelta(seconds=3))] * 4
+    delays = [(await worker.attempt()).delay.total_seconds() for _ in range(4)]
+    assert delays == [3, 6, 12, 24]
+
+
 async def test_a_channel_that_fails_is_taken_as_unknown_and_its_error_is_the_jobs(
     worker: Worker, office: Office
 ) -> None:

@@ -109,6 +109,17 @@ async def test_an_address_that_is_not_confirmed_or_gets_no_mail_any_more_is_left
     assert (mail.came, await office.deliveries()) == ([], [("email", "suppressed", "bounce")])
 
 
+async def test_mail_does_not_go_to_an_address_that_its_reader_has_given_up(
+    office: Office, person: Person, owner: Owner
+) -> None:
+    mail = office.channel("email", Post())
+    await office.tell(userId=str(await person(email="old@example.com")), **ALERT)
+    await office.round()
+    await owner.execute("update auth.users set email = 'new@example.com'")
+    await office.rounds()
+    assert (mail.came, await office.deliveries()) == ([], [("email", "suppressed", "target_removed")])
+
+
 async def test_a_preference_that_changed_while_a_delivery_waited_counts(
     office: Office, pager: Post, person: Person, owner: Owner
 ) -> None:
