@@ -135,7 +135,6 @@ def a_share(**words: Any) -> Any:
         (a_share(quantity=Decimal("0.1234567891")), "precision"),
         (a_share(quantity=Decimal("0.5"), time_in_force="gtc"), "time_in_force"),
         (a_share(quantity=Decimal(5), time_in_force="gtc"), None),
-        (a_share(client_order_id="x" * 129), "invalid_order"),
         (an_order(time_in_force="day"), "time_in_force"),
         (an_order(order_type="stop", limit_price=None, stop_price=Decimal(1)), "order_type"),
         (an_order(limit_price=Decimal("15000.12345")), None),

@@ -253,6 +253,13 @@ async def test_an_answer_about_another_order_is_no_answer(shop: Shop, brokers: B
                 await call
 
 
+async def test_an_id_that_is_too_long_for_a_broker_is_objected_to(brokers: Brokers) -> None:
+    async with brokers.at(a_connection()) as adapter:
+        found = adapter.objection(an_order(client_order_id="x" * 129))
+        assert found is not None
+        assert found.code == "invalid_order"
+
+
 async def test_a_refusal_is_no_answer_to_a_question(shop: Shop, brokers: Brokers) -> None:
     async with brokers.at(a_connection()) as adapter:
         shop.toys[0].does = Refused("no", "no")
