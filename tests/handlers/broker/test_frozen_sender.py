@@ -103,7 +103,7 @@ async def test_a_worker_that_thaws_after_another_has_sent_its_order_sends_nothin
     file_broker: Path, start_worker: StartWorker, db: Database, owner: Owner, move_clock: MoveClock
 ) -> None:
     tempo = {"sweep": 0.3, "lease": 600.0}  # no heartbeat is due: it has to know by itself
-    variables = {"FILE_BROKER": str(file_broker)}
+    folder = str(file_broker)
     user = uuid4()
     wish: Json = {"user_id": user, "symbol": "AAPL", "side": "buy", "order_type": "limit"}
     wish |= {"broker_connection_id": await an_account(owner, user, broker="file")}
@@ -112,17 +112,17 @@ async def test_a_worker_that_thaws_after_another_has_sent_its_order_sends_nothin
         file = file_broker / name
         return file.exists() and str(pid) in file.read_text().split()
 
-    async with start_worker(tempo=tempo, **variables) as frozen:
+    async with start_worker(tempo=tempo, FILE_BROKER=folder) as frozen:
         placed = await call(db, "place_order", placed=wish | {"quantity": "1", "limit_price": "10"})
         await until("the first is about to send it", lambda: wrote("asked", frozen.pid))
         frozen.signal(signal.SIGSTOP)
         stopped = time.monotonic()
         (file_broker / "gate").touch()
         await move_clock(timedelta(seconds=601))
-        async with start_worker(tempo=tempo, **variables):
+        async with start_worker(tempo=tempo, FILE_BROKER=folder):
 
             async def is_sent() -> bool:
-                return await owner.fetchval("select status from orders") == "filled"
+                return bool(await owner.fetchval("select status = 'filled' from orders"))
 
             await until("the second has sent it", is_sent)
             window = SUBMIT_WINDOW.total_seconds()
