@@ -134,6 +134,22 @@ async def test_two_calls_of_one_connection_at_once_and_the_third_is_told_that_no
     assert issubclass(Busy, NotSent)
 
 
+async def test_the_longer_a_broker_hangs_the_later_the_others_of_its_account_come_back(
+    brokers: Brokers,
+) -> None:
+    connection = a_connection()
+    async with brokers.at(connection), brokers.at(connection):
+        under_way = brokers._calls[connection.id]
+        began = under_way[0]
+        for taken in (0, 100):
+            under_way[0] = began - taken
+            with pytest.raises(Busy) as busy:
+                async with brokers.at(connection):
+                    pytest.fail("a third call was let in")
+            assert busy.value.after >= timedelta(seconds=max(taken, 1))
+        under_way[0] = began
+
+
 async def test_rejected_credentials_close_the_account_when_nobody_uses_it_any_more(
     shop: Shop, brokers: Brokers
 ) -> None:
