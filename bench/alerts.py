@@ -13,8 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from uuid import UUID, uuid4
@@ -102,17 +101,6 @@ async def ends(owner: Owner) -> Mapping[tuple[str, str, str | None], int]:
     return {(row["channel"], row["status"], row["reason"]): row["n"] for row in rows}
 
 
-@asynccontextmanager
-async def working(town: Town, url: str, processes: int) -> AsyncIterator[None]:
-    """So many worker processes."""
-    async with AsyncExitStack() as stack:
-        for _ in range(processes):
-            await stack.enter_async_context(
-                listening("worker", "--queues", "alerts", "--no-scheduler", **town.environment(url))
-            )
-        yield
-
-
 async def _measure(alerts: int, users: int, processes: int) -> int:
     async with running_stack() as stack, DiscordDouble() as discord, FirebaseDouble() as firebase:
         owner = await asyncpg.connect(stack.dsn)
@@ -126,7 +114,8 @@ async def _measure(alerts: int, users: int, processes: int) -> int:
         )
         firebase.may_take_messages.clear()
         _say(f"{alerts} alerts to {users} users over Discord and push, {processes} workers …")
-        async with working(town, stack.url, processes):
+        workers = ("worker", "--queues", "alerts", "--no-scheduler")
+        async with listening(*workers, processes=processes, environment=town.environment(stack.url)):
             began = time.perf_counter()
             await tell(owner, town, alerts)
             await until_done(owner, "discord")
@@ -136,11 +125,10 @@ async def _measure(alerts: int, users: int, processes: int) -> int:
             await until_done(owner, "discord", "push")
             all_in = time.perf_counter() - began
         told = await ends(owner)
-        alerts_in_all, resent = await owner.fetchrow(  # type: ignore[misc]  # a row of two
-            "select (select count(*) from alerts), (select sum(resends) from alert_deliveries)"
-        )
+        alerts = await owner.fetchval("select count(*) from alerts")
+        resent = await owner.fetchval("select sum(resends) from alert_deliveries")
         await owner.close()
-    _print(town, told, alerts_in_all, resent, discord_in, all_in)
+    _print(town, told, alerts, resent, discord_in, all_in)
     return 0 if not discord.exceeded and max(discord.most_at_once.values()) == 1 else 1
 
 

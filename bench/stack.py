@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,23 +126,33 @@ async def running_worker(
 
 
 @asynccontextmanager
-async def listening(*words: str, **environment: str) -> AsyncIterator[str]:
-    """A process of `pulse` with the handlers of this project, such as `worker --queues alerts`; the URL of its door."""
-    process = await python("-m", "listener", *words, "--port", "0", cwd=ROOT, **environment)
+async def listening(
+    *words: str, environment: Mapping[str, str], processes: int = 1
+) -> AsyncIterator[list[str]]:
+    """Processes of `pulse` with the handlers of this project, such as `worker --queues alerts`; their doors' URLs."""
+    begun = [
+        await python("-m", "listener", *words, "--port", "0", cwd=ROOT, **environment)
+        for _ in range(processes)
+    ]
     try:
         async with asyncio.timeout(60):
-            url = cast("dict[str, str]", json.loads(await first_line(process)))["url"]
+            urls = [cast("dict[str, str]", json.loads(await first_line(one)))["url"] for one in begun]
             async with aiohttp.ClientSession() as http:
-                while not await _is_ready(http, url):  # noqa: ASYNC110 - another process is asked
-                    await asyncio.sleep(0.05)
+                for url in urls:
+                    while not await _is_ready(http, url):  # noqa: ASYNC110 - another process is asked
+                        await asyncio.sleep(0.05)
         async with asyncio.TaskGroup() as group:
-            swallowing = group.create_task(swallow(process))
-            yield url
-            process.terminate()
-            await process.wait()
-            swallowing.cancel()
+            swallowing = [group.create_task(swallow(one)) for one in begun]
+            yield urls
+            for one in begun:
+                one.terminate()
+            for one in begun:
+                await one.wait()
+            for task in swallowing:
+                task.cancel()
     finally:
-        await ended(process)
+        for one in begun:
+            await ended(one)
 
 
 async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:

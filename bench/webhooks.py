@@ -38,7 +38,10 @@ async def _measure(requests: int, at_once: int) -> int:
     deliveries = _deliveries(double, requests)
     async with running_stack() as stack, _stripe(double, stack.url) as environment:
         worker = ("worker", "--queues", "payment", "--no-scheduler")
-        async with listening("web", **environment) as door, listening(*worker, **environment):
+        async with (
+            listening("web", environment=environment) as [door],
+            listening(*worker, environment=environment),
+        ):
             _say(f"sending {len(deliveries)} deliveries of {requests} events, {at_once} at once …")
             began, busy = time.perf_counter(), await _cpu_seconds(door)
             answers = await _send(door, deliveries, at_once)

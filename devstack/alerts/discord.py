@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from aiohttp import web
 
@@ -187,7 +187,7 @@ class DiscordDouble:
             return self._answer(
                 400, {"message": "The request body contains invalid JSON.", "code": 50109}, headers
             )
-        message: Json = words
+        message = cast("Json", words)
         if webhook.is_forum and "thread_name" not in message:
             text = "Webhooks posted to forum channels must have a thread_name or thread_id"
             return self._answer(400, {"message": text, "code": 220001}, headers)

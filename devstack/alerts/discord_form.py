@@ -5,8 +5,8 @@ Lengths are code points, after the spaces around a text are taken away. A field 
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 Json = dict[str, Any]
 Check = Callable[[Any], str | None]
@@ -106,7 +106,7 @@ def _fields(value: Any, shape: _Object) -> Json:
         return _error("MODEL_TYPE_CONVERT", "Only dictionaries may be used in a ModelType")
     faults: Json = {}
     known: dict[str, Check | _Object | _List] = {name.rstrip("!"): check for name, check in shape.items()}
-    given: Mapping[str, Any] = value
+    given = cast("Json", value)
     for name in (one.rstrip("!") for one in shape if one.endswith("!")):
         if name not in given:
             faults[name] = _error("BASE_TYPE_REQUIRED", "This field is required")
@@ -123,9 +123,10 @@ def _looked_at(value: Any, check: "Check | _Object | _List") -> Json:
     if isinstance(check, _List):
         if not isinstance(value, list):
             return _error("LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
-        if len(value) > check.most:
+        ones = cast("list[Any]", value)
+        if len(ones) > check.most:
             return _error("BASE_TYPE_MAX_LENGTH", f"Must be {check.most} or fewer in length.")
-        each = {str(number): _fields(one, check.of) for number, one in enumerate(value)}
+        each = {str(number): _fields(one, check.of) for number, one in enumerate(ones)}
         return {number: faults for number, faults in each.items() if faults}
     code = check(value)
     return {} if code is None else _error(code, "This field is not as it should be.")

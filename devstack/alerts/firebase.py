@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 from urllib.parse import parse_qs
 
 import jwt
@@ -209,9 +209,9 @@ class FirebaseDouble:
             words: object = json.loads(body)
         except ValueError:
             words = None
-        if (wrong := fault_of(words)) is not None or not isinstance(words, dict):
-            return self._error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", wrong or "no object")
-        message: Json = words["message"]
+        if (wrong := fault_of(words)) is not None:
+            return self._error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", wrong)
+        message: Json = cast("dict[str, Json]", words)["message"]
         device = self.devices.get(message.get("token") or message.get("fid") or "")
         state: State = "invalid" if device is None or device.kind not in message else device.state
         if state == "hangs":

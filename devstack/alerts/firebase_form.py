@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 Json = dict[str, Any]
 
@@ -42,34 +42,33 @@ _RESERVED: Final = re.compile(r"from|message_type|gcm.*|google.*")
 
 def fault_of(words: object) -> str | None:
     """The message of the error; None: it is good. Says `message.token` where that is what is wrong."""
-    if not isinstance(words, dict) or set(words) != {"message"}:
+    given = cast("Json", words) if isinstance(words, dict) else {}
+    if set(given) != {"message"} or not isinstance(given["message"], dict):
         return "Invalid JSON payload received."
-    message: Json = words["message"]
+    message = cast("Json", given["message"])
     if (wrong := _looked_at(message, _SHAPE, "message")) is not None:
         return wrong
     if ("token" in message) == ("fid" in message):
         return "Exactly one of token, fid, topic or condition is required."
     if any(_RESERVED.fullmatch(name) for name in message.get("data", {})):
         return "Invalid data payload key."
-    content = {name: message[name] for name in ("notification", "data") if name in message}
+    content: Json = {name: message[name] for name in ("notification", "data") if name in message}
     if len(json.dumps(content, ensure_ascii=False).encode()) > MOST_BYTES:
         return "Android message is too big"
-    for name in ("collapse_key",):
-        if name not in message.get("android", {}):
-            return "The double wants messages that replace their copies."
+    if "collapse_key" not in message.get("android", {}):
+        return "The double wants messages that replace their copies."
     return None
 
 
 def _looked_at(value: object, shape: object, path: str) -> str | None:
     if isinstance(shape, re.Pattern):
-        good = isinstance(value, str) and shape.fullmatch(value) is not None
+        good = isinstance(value, str) and cast("re.Pattern[str]", shape).fullmatch(value) is not None
         return None if good else f"Invalid value at '{path}'"
     if not isinstance(shape, dict):
         return None if isinstance(value, str) else f"Invalid value at '{path}' (TYPE_STRING)"
     if not isinstance(value, dict):
         return f"Invalid value at '{path}'"
-    fields: Json = shape
-    given: Json = value
+    fields, given = cast("Json", shape), cast("Json", value)
     for name, one in given.items():
         if name not in fields and "*" not in fields:
             return f"Invalid JSON payload received. Unknown name \"{name}\" at '{path}': Cannot find field."

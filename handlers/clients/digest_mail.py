@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from handlers.clients.alert_mail import MARKS, locale_of, zone_of
 from handlers.clients.delivery import Reader, Severity
-from handlers.clients.mail_frame import FONT, SMALL, Block, Facts, Letter, Link, shown, word
+from handlers.clients.mail_frame import FONT, TABLE, Block, Facts, Letter, Link, shown, word
 from handlers.clients.payment_texts import Reader as MoneyReader
 
 _ORDER: Final[Sequence[Severity]] = ("critical", "error", "warning", "info")
@@ -111,33 +111,32 @@ class Chart:
 
     def html(self) -> str:
         rows = "".join(self._row(label, counts) for label, counts in self.rows)
-        table = 'role="presentation" width="100%" cellspacing="0" cellpadding="0" style="margin:0 0 16px;"'
-        return f"<table {table}>{rows}</table>"
+        return f'{TABLE}width="100%" style="{FONT}margin:0 0 16px;">{rows}</table>'
 
     @property
     def _most(self) -> int:
         return max(max((_all(counts) for _, counts in self.rows), default=0), 1)
 
     def _row(self, label: str, counts: Counts) -> str:
-        parts = [
-            f'<td width="{max(round(84 * counts[one] / self._most), 1)}%" height="14" bgcolor="{MARKS[one][1]}" '
-            f'style="background:{MARKS[one][1]};font-size:0;line-height:14px;">&nbsp;</td>'
+        parts = "".join(
+            f'<td class="b" width="{max(round(84 * counts[one] / self._most), 1)}%" height="14" '
+            f'bgcolor="{MARKS[one][1]}">&nbsp;</td>'
             for one in _ORDER
             if counts.get(one)
-        ]
-        count = f'<td class="soft" style="{FONT}{SMALL}padding:0 0 0 8px;color:#6b7280;">{_all(counts)}</td>'
-        table = 'role="presentation" width="100%" cellspacing="0" cellpadding="0"'
-        bar = f"<table {table}><tr>{''.join(parts)}{count}</tr></table>"
-        name = f"{FONT}{SMALL}white-space:nowrap;padding:2px 12px 2px 0;color:#6b7280;"
-        return f'<tr><td class="soft" width="1" style="{name}">{escape(label)}</td><td>{bar}</td></tr>'
+        )
+        count = f'<td class="s k">{_all(counts)}</td>'
+        bar = f'<table width="100%" cellspacing="0" cellpadding="0"><tr>{parts}{count}</tr></table>'
+        return f'<tr class="c"><td class="s" nowrap>{escape(label)}</td><td class="w">{bar}</td></tr>'
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a head. All but the first column stand to the right."""
+    """Rows under a head."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    texts: int = 1
+    """How many columns stand to the left, as words do; the others are numbers."""
     colours: Sequence[str] = ()
     """Of the first word of each row, where it has one."""
 
@@ -146,40 +145,30 @@ class Table:
         widths = [max(len(row[at]) for row in lines) for at in range(len(self.head))]
         return "\n".join(
             "  ".join(
-                cell.rjust(width) if at else cell.ljust(width)
+                cell.ljust(width) if at < self.texts else cell.rjust(width)
                 for at, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in lines
         )
 
     def html(self) -> str:
-        head = "".join(
-            self._cell("th", at, escape(cell), "color:#6b7280;") for at, cell in enumerate(self.head)
-        )
+        head = "".join(self._cell("th", at, escape(cell)) for at, cell in enumerate(self.head))
         body = "".join(
-            "<tr>"
-            + "".join(self._cell("td", at, shown(cell), self._ink(line, at)) for at, cell in enumerate(row))
-            + "</tr>"
+            f"<tr>{''.join(self._cell('td', at, shown(cell), line) for at, cell in enumerate(row))}</tr>"
             for line, row in enumerate(self.rows)
         )
-        table = (
-            'width="100%" cellspacing="0" cellpadding="0" style="margin:0 0 16px;border-collapse:collapse;"'
-        )
-        return f"<table {table}><tr>{head}</tr>{body}</table>"
+        table = TABLE.replace('"t"', '"t r"').replace(' role="presentation"', "")
+        return f'{table}width="100%" style="{FONT}margin:0 0 16px;"><tr>{head}</tr>{body}</table>'
 
-    def _ink(self, line: int, at: int) -> str:
-        if at == 0 and line < len(self.colours):
-            return f"color:{self.colours[line]};font-weight:700;white-space:nowrap;"
-        return "color:#111827;"
-
-    def _cell(self, tag: str, at: int, inside: str, ink: str) -> str:
-        side = "left" if at == 0 or (self.colours and at == 1) else "right"
-        style = f"{FONT}{SMALL}{ink}text-align:{side};padding:6px {0 if at == len(self.head) - 1 else 12}px 6px 0;"
-        kind = "soft line" if tag == "th" else "mark line" if at == 0 and self.colours else "ink line"
-        return (
-            f'<{tag} class="{kind}" dir="auto" style="{style}border-bottom:1px solid #e5e7eb;vertical-align:top;'
-            f'font-weight:{600 if tag == "th" else "inherit"};">{inside}</{tag}>'
-        )
+    def _cell(self, tag: str, at: int, inside: str, line: int = 0) -> str:
+        kind = "s" if tag == "th" else ""
+        ink = ""
+        if at >= self.texts:
+            kind = f"{kind} n".strip()
+        elif tag == "td" and at == 0 and line < len(self.colours):
+            kind, ink = "mark", f' style="color:{self.colours[line]};font-weight:700;white-space:nowrap"'
+        named = f' class="{kind}"' if kind else ""
+        return f'<{tag}{named}{ink} dir="auto">{inside}</{tag}>'
 
 
 def digest_letter(
@@ -214,14 +203,14 @@ def _blocks(facts: DigestFacts, money: MoneyReader) -> list[Block]:
         ]
         rows = [(MARKS[one.severity][0], one.title, str(one.count)) for one in facts.groups]
         colours = [MARKS[one.severity][1] for one in facts.groups]
-        blocks += [Heading("Alerts"), Table(("", "The newest of its kind", "Alerts"), rows, colours)]
+        blocks += [Heading("Alerts"), Table(("", "The newest of its kind", "Alerts"), rows, 2, colours)]
     if facts.trades:
         trades = [
             (f"{one.symbol} {'bought' if one.side == 'buy' else 'sold'}", str(one.fills), _plain(one.quantity, money),
              _plain(one.value, money), _plain(one.commission, money))
             for one in facts.trades
         ]  # fmt: skip
-        blocks += [Heading("Trades"), Table(("", "Fills", "Quantity", "Value", "Commission"), trades)]
+        blocks += [Heading("Trades"), Table(("", "Fills", "Quantity", "Value", "Fees"), trades)]
     if facts.orders:
         ended = [
             (name.replace("_", " ").capitalize(), str(count)) for name, count in sorted(facts.orders.items())
@@ -260,7 +249,10 @@ def _paid(one: Money, money: MoneyReader) -> str:
 
 
 def _plain(number: Decimal, money: MoneyReader) -> str:
-    return money.number(number)
+    """With the digits that somebody reads: cents, or the first four of what is less than one."""
+    if abs(number) >= 1:
+        return money.number(round(number, 2))
+    return money.number(Decimal(f"{number:.4g}"))
 
 
 def _many(count: int, what: str) -> str:

@@ -20,7 +20,11 @@ LONGEST_TEXT: Final = 4000
 FONT: Final = "font-family:-apple-system,BlinkMacSystemFont,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;"
 _SHEET: Final = """
 body{margin:0;padding:0;width:100%;-webkit-text-size-adjust:100%}
-@media (prefers-color-scheme:dark){
+.t td,.t th{font-size:13px;line-height:20px;text-align:left;vertical-align:top;color:#111827}
+.t td,.t th{padding:6px 12px 6px 0}.t .c,.t .c td{padding:2px 8px 2px 0}.t .c .b{font-size:1px;padding:0}
+.t .c .k{padding:0 0 0 8px}
+.r td,.r th{border-bottom:1px solid #e5e7eb}.t .n{text-align:right}.t .s{color:#6b7280}.t .w{width:100%}
+@media (prefers-color-scheme:dark){.t td,.t th{color:#f3f4f6}.t .s{color:#9ca3af}.r td,.r th{border-color:#374151}
 .page{background:#111827!important}.card{background:#1f2937!important;border-left-color:#374151!important;
 border-right-color:#374151!important;border-bottom-color:#374151!important}.mark{filter:brightness(1.6)}
 .ink{color:#f3f4f6!important}.soft{color:#9ca3af!important}.line{border-color:#374151!important}
@@ -77,14 +81,11 @@ class Facts:
     def html(self) -> str:
         if not self.rows:
             return ""
-        name = f"padding:6px 16px 6px 0;{FONT}{SMALL}white-space:nowrap;vertical-align:top;"
-        value = f"padding:6px 0;{FONT}{SMALL}width:100%;word-break:break-word;"
         rows = "".join(
-            f'<tr><td class="soft" style="{name}color:#6b7280;">{shown(one)}</td>'
-            f'<td class="ink" dir="auto" style="{value}color:#111827;">{shown(other)}</td></tr>'
-            for one, other in self.rows
+            f'<tr><td class="s">{shown(name)}</td><td class="w" dir="auto">{shown(value)}</td></tr>'
+            for name, value in self.rows
         )
-        return f'<table role="presentation" cellspacing="0" cellpadding="0" style="margin:0 0 16px;">{rows}</table>'
+        return f'{TABLE}style="{FONT}margin:0 0 16px;">{rows}</table>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ class Letter:
 
 BODY: Final = "font-size:16px;line-height:25px;color:#111827;word-break:break-word;"
 SMALL: Final = "font-size:13px;line-height:20px;"
+TABLE: Final = '<table class="t" role="presentation" cellspacing="0" cellpadding="0" '
+"""What tables in a mail begin with: how their cells look is in the sheet, or a digest would be mostly that."""
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><meta name="supported-color-schemes" content="light dark">

@@ -22,6 +22,8 @@ MISSES: Final = 5
 """So many requests in a row without an answer, and the provider is away."""
 AWAY: Final = timedelta(seconds=30)
 """How long nobody sends then."""
+TRYING: Final = timedelta(seconds=5)
+"""How long the others wait then for the one that tries."""
 SLOW: Final = timedelta(seconds=1)
 """A send under way for longer than this one is waiting; most are answered in a tenth."""
 WAITING: Final = 10
@@ -46,7 +48,7 @@ class Outage:
         if (wait := self._wait()) is not None:
             return Later(wait, "provider_away", Hold(wait, whole_channel=True))
         if self._until is not None:
-            self._until = self._clock() + AWAY.total_seconds()  # for the others, while this one tries
+            self._until = self._clock() + TRYING.total_seconds()  # for the others, while this one tries
         one = object()
         self._under_way[one] = self._clock()
         try:

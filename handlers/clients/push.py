@@ -73,7 +73,9 @@ class Push:
         try:
             async with key.kept():
                 line = _Line(firebase, key, outage)
-                async with Gathering.open(line.carry, most=MOST, at_once=AT_ONCE) as gathering:
+                async with Gathering[PushMessage, Told].open(
+                    line.carry, most=MOST, at_once=AT_ONCE
+                ) as gathering:
                     yield cls(gathering, outage)
         finally:
             await firebase.close()
@@ -117,7 +119,7 @@ class _Firebase:
         if self._base:
             if urlsplit(self._base).scheme not in ("http", "https"):
                 raise ConfigError([f"{FIREBASE_API_BASE.name} has to be a URL; {FIREBASE_API_BASE.where}."])
-            path = urlsplit(self._service._fcm_url).path  # noqa: SLF001
+            path = urlsplit(str(self._service._fcm_url)).path  # noqa: SLF001
             self._service._fcm_url = self._base.rstrip("/") + path  # noqa: SLF001
 
     async def close(self) -> None:

@@ -64,7 +64,7 @@ def service_account(text: str) -> Json:
         found: object = json.loads(raw)
     except (ValueError, binascii.Error, RecursionError):
         raise ConfigError([wanted]) from None
-    account = cast("Json", found) if isinstance(found, dict) else {}
+    account: Json = cast("Json", found) if isinstance(found, dict) else {}
     needed = ("project_id", "private_key", "client_email", "token_uri")
     if account.get("type") != "service_account" or any(
         not isinstance(account.get(one), str) or not account.get(one) for one in needed

@@ -13,6 +13,7 @@ from handlers.alerts.notify import notify
 from handlers.clients.database import Database
 from handlers.clients.delivery import AlertJob, patience
 from handlers.clients.mail import Mailer
+from handlers.clients.unsubscribe import Unsubscribed, read_token
 from listener import Job
 from listener.attempt import Attempt
 from listener.jobs import AttemptRef, WokenBy
@@ -21,7 +22,7 @@ from listener.redaction import Redactor
 from listener.registry import Handler
 from listener.store import ClaimRequest, Store
 from tests.doubles.sendgrid import SendGridDouble
-from tests.handlers.alerts.mails import mailer_of
+from tests.handlers.alerts.mails import UNSUBSCRIBE, mailer_of
 from tests.handlers.conftest import Json, Owner
 
 Person = Callable[..., Awaitable[UUID]]
@@ -240,6 +241,43 @@ async def test_a_key_that_is_refused_is_ours_to_mend_and_the_job_sends_after_a_r
     await owner.execute("select replay(array[$1::bigint])", letter["id"])
     await desk.rounds()
     assert [one.to for one in sendgrid.inbox] == ["ann@example.com"]
+
+
+async def test_digests_of_one_moment_are_one_request_each_with_its_readers_own_sums(
+    desk: Desk, sendgrid: SendGridDouble, person: Person, owner: Owner, move_clock: MoveClock
+) -> None:
+    users = [await person(email=f"{name}@example.com") for name in ("ann", "bob")]
+    for n, user in enumerate(users):
+        await owner.execute(
+            "insert into notification_preferences (user_id, digest_daily) values ($1, true)", user
+        )
+        await owner.execute(
+            "with c as (insert into broker_connections (user_id, broker) values ($1, 'paper') returning id),"
+            " o as (insert into orders"
+            "  (user_id, broker_connection_id, client_order_id, symbol, side, order_type, quantity)"
+            "  select $1, id, 'c', 'AAPL', 'buy', 'market', 1 from c returning id, broker_connection_id)"
+            " insert into order_fills (broker_connection_id, broker_fill_id, order_id, quantity, price, filled_at)"
+            "  select broker_connection_id, f::text, id, 1.5, 100.01 * $2, now() from o, generate_series(1, 3) as f",
+            user,
+            n + 1,
+        )
+        await owner.fetchval("select sweep_digests($1, 'daily')", user)
+        await owner.execute(
+            "update digests set window_start = now() - interval '1 day', window_end = now() + interval '1 day'"
+        )
+    for digest in await owner.fetch("select id from digests"):
+        await owner.execute("select route_digest($1)", digest["id"])
+    await desk.rounds()
+    assert sendgrid.requests == [2]
+    mails = {mail.to: mail for mail in sendgrid.inbox}
+    assert {to: mail.subject for to, mail in mails.items()} == dict.fromkeys(mails, "Your day: 3 trades")
+    assert "AAPL bought" in mails["ann@example.com"].text
+    assert "450.05" in mails["ann@example.com"].text.replace("\u200c", "")
+    assert "900.09" in mails["bob@example.com"].text
+    token = mails["ann@example.com"].headers["List-Unsubscribe"].strip("<>").rpartition("/")[2]
+    assert read_token(token, [UNSUBSCRIBE["EMAIL_UNSUBSCRIBE_SECRET"]]) == Unsubscribed(
+        "ann@example.com", "digest"
+    )
 
 
 async def test_without_a_backend_nothing_is_lost_in_silence(

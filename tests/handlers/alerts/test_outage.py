@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Told, Unknown
-from handlers.clients.outage import AWAY, MISSES, SLOW, WAITING, Outage
+from handlers.clients.outage import AWAY, MISSES, SLOW, TRYING, WAITING, Outage
 
 SILENCE = Unknown("timed_out", "It did not answer.")
 
@@ -63,7 +63,7 @@ async def test_after_a_while_one_tries_and_the_others_wait_for_what_it_hears(
 
     trying = asyncio.ensure_future(outage.watch(tries))
     await asyncio.sleep(0)
-    assert isinstance(await told(outage, Sent()), Later)
+    assert await told(outage, Sent()) == Later(TRYING, "provider_away", Hold(TRYING, whole_channel=True))
     answered.set()
     assert await trying == Sent()
     assert await told(outage, Sent()) == Sent()
