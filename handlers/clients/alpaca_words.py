@@ -195,8 +195,6 @@ def is_crypto(symbol: str) -> bool:
 
 def objection(order: OrderRequest) -> Refused | None:
     """The rules that Alpaca states for every order."""
-    if len(order.client_order_id) > LONGEST_CLIENT_ID:
-        return Refused("invalid_order", f"A client order id has at most {LONGEST_CLIENT_ID} letters here.")
     if _decimals(order.quantity) > 9:
         return Refused("precision", "A quantity has at most 9 decimals here.")
     if is_crypto(order.symbol):

@@ -44,6 +44,9 @@ class Guarded:
         return self._adapter.traits
 
     def objection(self, order: OrderRequest) -> Refused | None:
+        longest = self.traits.longest_client_id
+        if len(order.client_order_id) > longest:
+            return Refused("invalid_order", f"A client order id has at most {longest} letters here.")
         try:
             return self._adapter.objection(order)
         except Exception as error:  # noqa: BLE001 - of any kind

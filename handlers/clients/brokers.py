@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, OrderedDict
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -34,12 +35,21 @@ __all__ = ["Account", "Brokers", "Busy", "Connection", "NotOpened", "Open"]
 MOST_KEPT: Final = 500
 MOST_AT_ONCE: Final = 2
 """Calls of one connection in this process: a broker that hangs must not take all the places of a worker."""
+BUSY_FOR: Final = timedelta(seconds=1)
 OPENING: Final = timedelta(seconds=20)
 CLOSING: Final = timedelta(seconds=5)
 
 
 class Busy(NotSent):
-    """Two calls of this connection are under way in this process; nothing was sent."""
+    """Two calls of this connection are under way in this process; nothing was sent. `after`: when to ask again.
+
+    That is as long again as the older one has taken so far: orders that wait for a broker that hangs are not tried
+    every second, at the cost of all others.
+    """
+
+    def __init__(self, connection: Connection, older: timedelta) -> None:
+        super().__init__(f"{MOST_AT_ONCE} calls of {connection} are under way in this process.")
+        self.after = max(BUSY_FOR, older)
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +71,7 @@ class Brokers:
         self._settings = settings
         self._db = db
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._calls: Counter[UUID] = Counter()
+        self._calls: dict[UUID, list[float]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -96,14 +106,16 @@ class Brokers:
 
     @contextmanager
     def _place(self, connection: Connection) -> Iterator[None]:
-        if self._calls[connection.id] >= MOST_AT_ONCE:
-            raise Busy(f"{MOST_AT_ONCE} calls of {connection} are under way in this process.")
-        self._calls[connection.id] += 1
+        now = time.monotonic()
+        under_way = self._calls.setdefault(connection.id, [])
+        if len(under_way) >= MOST_AT_ONCE:
+            raise Busy(connection, timedelta(seconds=now - under_way[0]))
+        under_way.append(now)
         try:
             yield
         finally:
-            self._calls[connection.id] -= 1
-            if not self._calls[connection.id]:
+            under_way.remove(now)
+            if not under_way:
                 del self._calls[connection.id]
 
     def _keep(self, connection: Connection) -> _Kept:

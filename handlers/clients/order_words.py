@@ -31,7 +31,6 @@ from listener import Snooze
 
 Told = dict[str, object]
 """What a `record_…` function takes."""
-BUSY_FOR = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ def no_answer(error: BrokerError, connection: Connection) -> Told:
                 "credentials_version": connection.credentials_version,
             }
         case Busy():
-            return {"outcome": "not_sent", "code": "busy", "after_seconds": BUSY_FOR.total_seconds()}
+            return {"outcome": "not_sent", "code": "busy", "after_seconds": error.after.total_seconds()}
         case NotSent():
             return {"outcome": "not_sent", "code": "no_connection"}
         case Refused():

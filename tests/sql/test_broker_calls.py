@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import aiohttp
 import asyncpg
 import pytest
 
+from devstack.gateway import Gateway
+from devstack.keys import LOCAL
 from tests.sql.calls import Calls, Connection
 
 MoveClock = Callable[[timedelta], Awaitable[None]]
@@ -85,3 +88,21 @@ async def test_whoever_asks_at_once_from_wherever_gets_no_more_than_the_broker_a
             await session.close()
 
     assert sum(await asyncio.gather(*(ask() for _ in range(4)))) == 10
+
+
+async def test_over_the_api_each_call_counts_once_also_of_those_that_come_at_once(
+    gateway: Gateway, owner: Connection
+) -> None:
+    await owner.execute("update broker_limits set calls = 10, per_seconds = 3600 where broker = 'paper'")
+    one = await account(owner)
+
+    async def ask(http: aiohttp.ClientSession) -> float:
+        words = {"connection_id": str(one), "calls": 1}
+        async with http.post(f"{gateway.url}/rest/v1/rpc/take_broker_calls", json=words) as answer:
+            return float((await answer.json())["wait_seconds"])
+
+    headers = {"apikey": LOCAL.secret, "Authorization": f"Bearer {LOCAL.secret}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        waits = await asyncio.gather(*(ask(http) for _ in range(25)))
+    assert waits.count(0) == 10
+    assert all(3000 < wait <= 3600 for wait in waits if wait)

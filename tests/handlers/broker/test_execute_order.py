@@ -1,6 +1,12 @@
 """An order on its way to a broker, through the real functions: sent once, looked for when nobody knows."""
 
-from handlers.clients.broker import OutcomeUnknown, Refused
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handlers.clients.broker import Dedupe, OutcomeUnknown, Refused
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, raises
 
 LOST = OutcomeUnknown("no answer")
@@ -51,3 +57,49 @@ async def test_what_never_arrived_is_sent_again_under_its_id_when_looks_have_sho
     assert await desk.status(order) == "new"
     assert (await desk.attempt(order))["status"] == "accepted"
     assert broker.submitted == ["pe" + order.hex]
+
+
+async def test_one_call_of_the_database_lies_between_the_job_and_the_request_at_the_broker(
+    desk: Desk, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    counted: list[list[str]] = []
+    rpc = desk.db.rpc
+
+    def count(name: str, *words: Any) -> Any:
+        called.append(name)
+        return rpc(name, *words)
+
+    async def note() -> None:
+        counted.append(list(called))
+
+    order = await desk.place()
+    monkeypatch.setattr(desk.db, "rpc", count)
+    broker.before = note
+    await desk.attempt(order)
+    assert counted == [["begin_order"]]
+    assert called == ["begin_order", "record_submission"]
+
+
+async def test_an_accepted_order_is_a_fact_whoever_reports_it_and_however_late(
+    desk: Desk, broker: Broker, clock: SetClock
+) -> None:
+    """The first attempt hangs in its call, the second finds nothing and calls a person; then the first answers."""
+    broker.traits = replace(broker.traits, dedupe=Dedupe.NONE)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> None:
+        entered.set()
+        await leave.wait()
+
+    broker.before = hangs
+    order = await desk.place()
+    first = asyncio.create_task(desk.attempt(order))
+    await entered.wait()
+    for seconds in (31, 32):
+        await clock(seconds)
+        await desk.attempt(order)
+    assert await desk.status(order) == "in_doubt"
+    leave.set()
+    assert (await first)["status"] == "accepted"
+    assert await desk.told() == ["order_in_doubt", "order_found"]

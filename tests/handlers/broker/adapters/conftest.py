@@ -9,9 +9,12 @@ from aiohttp import web
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.clients.alpaca import Alpaca
 from handlers.clients.database import Database
 from paper.face import face
 from paper.rest import rest
+from tests.doubles.proxy import answering
+from tests.handlers.broker.adapters.alpaca_desk import Desk, asked_at
 from tests.handlers.broker.adapters.house import CONTENDERS, Client, Contender, House, client_of
 from tests.handlers.conftest import Owner
 
@@ -57,3 +60,15 @@ async def client(contender: Contender, house: House, request: pytest.FixtureRequ
         request.getfixturevalue("ccxt")
     async with client_of(contender, house) as opened:
         yield opened
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+async def adapter(desk: Desk) -> AsyncIterator[Alpaca]:
+    """Our adapter of Alpaca, which asks at the desk."""
+    async with answering(desk.handle) as url, asked_at(url) as found:
+        yield found

@@ -21,7 +21,7 @@ APIError: Any = importlib.import_module("alpaca.common.exceptions").APIError
 
 def client_with(key: str, secret: str) -> Any:
     made = trading.TradingClient(key, secret, paper=True, url_override=URL)
-    made._retry_wait = 0  # it would sleep
+    vars(made)["_retry_wait"] = 0  # it would sleep
     return made
 
 

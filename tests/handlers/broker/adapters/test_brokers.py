@@ -134,6 +134,22 @@ async def test_two_calls_of_one_connection_at_once_and_the_third_is_told_that_no
     assert issubclass(Busy, NotSent)
 
 
+async def test_the_longer_a_broker_hangs_the_later_the_others_of_its_account_come_back(
+    brokers: Brokers,
+) -> None:
+    connection = a_connection()
+    async with brokers.at(connection), brokers.at(connection):
+        under_way = brokers._calls[connection.id]
+        began = under_way[0]
+        for taken in (0, 100):
+            under_way[0] = began - taken
+            with pytest.raises(Busy) as busy:
+                async with brokers.at(connection):
+                    pytest.fail("a third call was let in")
+            assert busy.value.after >= timedelta(seconds=max(taken, 1))
+        under_way[0] = began
+
+
 async def test_rejected_credentials_close_the_account_when_nobody_uses_it_any_more(
     shop: Shop, brokers: Brokers
 ) -> None:
@@ -251,6 +267,13 @@ async def test_an_answer_about_another_order_is_no_answer(shop: Shop, brokers: B
         for call in (adapter.submit(ours), adapter.find(ours.client_order_id, SYMBOL)):
             with pytest.raises(OutcomeUnknown, match="another order"):
                 await call
+
+
+async def test_an_id_that_is_too_long_for_a_broker_is_objected_to(brokers: Brokers) -> None:
+    async with brokers.at(a_connection()) as adapter:
+        found = adapter.objection(an_order(client_order_id="x" * 129))
+        assert found is not None
+        assert found.code == "invalid_order"
 
 
 async def test_a_refusal_is_no_answer_to_a_question(shop: Shop, brokers: Brokers) -> None:

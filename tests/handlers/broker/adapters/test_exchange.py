@@ -25,8 +25,8 @@ from handlers.clients.exchange_errors import Errors
 from handlers.clients.exchange_lists import Pages
 from handlers.clients.exchange_words import balances_of, order_of, positions_of
 from tests.doubles.proxy import answering
+from tests.handlers.broker.adapters.alpaca_desk import Desk, as_alpaca_shows
 from tests.handlers.broker.adapters.house import SYMBOL, an_order
-from tests.handlers.broker.adapters.test_alpaca import Desk, as_alpaca_shows
 
 OURS = an_order(client_order_id=as_alpaca_shows()["client_order_id"])
 ASSETS = [
@@ -43,11 +43,6 @@ async def account_at(ccxt: Any, url: str) -> ExchangeAccount:
     exchange = made(ccxt, "alpaca", {"apiKey": "planted-key", "secret": SECRET})
     exchange.urls["api"] = dict.fromkeys(exchange.urls["api"], url)
     return ExchangeAccount(exchange, Errors(ccxt, "alpaca"), {})
-
-
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ async def test_no_credentials_of_a_broker_are_in_anything_that_a_worker_writes(
         refused = await owner.fetchval(
             "select count(*) from orders where symbol = 'REFUSED' and status = 'rejected'"
         )
-        return waiting == 0 and refused == 3
+        return bool(waiting == 0 and refused == 3)
 
     async with answering(echo) as url, worker(gateway, url, tmp_path, checkout):
         await until("each order was tried, and three accounts were told why not", all_were_tried)

@@ -58,7 +58,7 @@ class Table:
         statuses = ", ".join(f"{name} {count}" for name, count in self.statuses.most_common())
         return (
             f"{self.runs} runs, {self.faults.total()} faults, {self.attempts} attempts, {self.calls} calls\n"
-            f"  requests at the broker: {self.submissions}; orders sent more than once: {self.resubmitted};"
+            f"  requests at the broker: {self.submissions}; orders resubmitted: {self.resubmitted};"
             f" placed more than once: {self.wrong[TWICE]}; left without a state: {self.wrong[LEFT]}\n"
             f"  in the end: {statuses}\n"
             f"  wrong: {dict(self.wrong) or 'nothing'}\n"

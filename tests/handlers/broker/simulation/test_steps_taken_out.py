@@ -120,15 +120,6 @@ IN_SQL = [
         NOT_THERE,
     ),
     Without(
-        "an id that is taken is no refusal",
-        "record_submission",
-        "told ->> 'outcome' = 'refused'",
-        "told ->> 'outcome' in ('refused', 'duplicate')",
-        Dedupe.ACCOUNT,
-        NOT_THERE,
-        "lands late",
-    ),
-    Without(
         "the age of a market order",
         "broken_rule",
         "age > (",
