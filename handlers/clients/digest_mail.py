@@ -7,7 +7,7 @@ out as the numbers that it shows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from html import escape
 from typing import Final, Literal
@@ -36,7 +36,6 @@ class Group(_Read):
     severity: Severity
     title: str
     count: int
-    last_at: datetime
 
 
 class Bar(_Read):
@@ -69,7 +68,6 @@ class DigestFacts(_Read):
     """As `digest_facts` answers."""
 
     period: Literal["daily", "weekly"]
-    period_key: date
     window_start: datetime
     window_end: datetime
     reader: Reader
@@ -179,14 +177,13 @@ def digest_letter(
     alerts, fills = _all(facts.severities), sum(one.fills for one in facts.trades)
     counted = [_many(alerts, "alert"), _many(fills, "trade"), *(_paid(one, money) for one in facts.payments)]
     said = [one for one in counted if not one.startswith("0 ")]
-    worst = next((one for one in _ORDER if facts.severities.get(one)), _ORDER[-1])
     title = f"Your {'day' if facts.period == 'daily' else 'week'}: {', '.join(said) or 'orders that ended'}"
     letter = Letter(
         title=title,
         blocks=_blocks(facts, money),
         why=f"You get this because {facts.period} digests are on in your PulseEngine account.",
         mark=_window(facts),
-        colour=MARKS[worst][1],
+        colour=MARKS[_worst(facts.severities)][1],
         button=None if app_url is None else Link("Open PulseEngine", app_url),
         unsubscribe=None if unsubscribe_url is None else Link("Unsubscribe from digests", unsubscribe_url),
     )
@@ -253,6 +250,13 @@ def _plain(number: Decimal, money: MoneyReader) -> str:
     if abs(number) >= 1:
         return money.number(round(number, 2))
     return money.number(Decimal(f"{number:.4g}"))
+
+
+def _worst(counts: Counts) -> Severity:
+    for one in _ORDER:
+        if counts.get(one):
+            return one
+    return "info"
 
 
 def _many(count: int, what: str) -> str:

@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from cryptography import x509
@@ -65,7 +65,8 @@ class MailServer:
         return SMTP(self, **words)
 
     def _check(self, *said: object) -> AuthResult:
-        asked = cast("LoginPassword", said[-1])
+        asked = said[-1]
+        assert isinstance(asked, LoginPassword)
         is_right = (asked.login.decode(), asked.password.decode()) == self.login
         return AuthResult(success=is_right, handled=False)
 

@@ -47,9 +47,10 @@ class Clock:
         ("monitor_orders", "2026-03-29T00:04:59.999999Z", "2026-03-29T00:00Z"),
         ("sync_positions", "2026-03-29T12:59:59Z", "2026-03-29T12:00Z"),
         ("sync_positions", "2026-03-29T00:00:00Z", "2026-03-29T00:00Z"),
-        ("aggregate", "2026-03-29T23:59:59Z", "2026-03-29T00:00Z"),
-        ("aggregate", "2026-03-30T00:00:00Z", "2026-03-30T00:00Z"),
-        ("aggregate", "2026-03-30T01:30:00+02:00", "2026-03-29T00:00Z"),
+        ("reconcile_stripe", "2026-03-29T23:59:59Z", "2026-03-29T00:00Z"),
+        ("reconcile_stripe", "2026-03-30T00:00:00Z", "2026-03-30T00:00Z"),
+        ("reconcile_stripe", "2026-03-30T01:30:00+02:00", "2026-03-29T00:00Z"),
+        ("aggregate", "2026-03-29T23:59:59Z", "2026-03-29T23:45Z"),
         ("monitor_orders", "2026-03-30T05:33:00+05:30", "2026-03-30T00:00Z"),
     ],
 )
@@ -119,7 +120,7 @@ async def test_the_latest_slot_is_made_up_for_at_the_start(gateway: Gateway, own
     assert set(await keys(owner)) == {
         "monitor_orders@2026-03-29T12:00Z",
         "sync_positions@2026-03-29T12:00Z",
-        "aggregate@2026-03-29T00:00Z",
+        "aggregate@2026-03-29T12:00Z",
         "reconcile_stripe@2026-03-29T00:00Z",
         "subscription_renewal@2026-03-29T12:00Z",
         "prune@2026-03-29T12:00Z",

@@ -122,7 +122,7 @@ async def test_the_example_of_the_brief_is_a_mail_to_the_users_own_address(
     desk: Desk, db: Database, sendgrid: SendGridDouble, person: Person, owner: Owner
 ) -> None:
     user = await person(email="ann@example.com", discord="1")
-    data = {
+    data: Json = {
         "userId": str(user),
         "alertType": "order_filled",
         "title": "Filled",
@@ -150,12 +150,12 @@ async def test_the_mails_of_one_claim_leave_as_a_handful_of_requests(
     there = 0
     original = Gathering[Mail, Told].send
 
-    async def counted(self: Gathering[Mail, Told], mail: Mail) -> Told:
+    async def noting(self: Gathering[Mail, Told], mail: Mail) -> Told:
         nonlocal there
         there += 1
         return await original(self, mail)
 
-    monkeypatch.setattr(Gathering, "send", counted)
+    monkeypatch.setattr(Gathering, "send", noting)
     await owner.execute(
         """
         insert into auth.users (id, email, email_confirmed_at)
