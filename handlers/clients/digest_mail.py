@@ -179,7 +179,7 @@ def digest_letter(
     alerts, fills = _all(facts.severities), sum(one.fills for one in facts.trades)
     counted = [_many(alerts, "alert"), _many(fills, "trade"), *(_paid(one, money) for one in facts.payments)]
     said = [one for one in counted if not one.startswith("0 ")]
-    worst: Severity = next((one for one in _ORDER if facts.severities.get(one)), "info")
+    worst = next((one for one in _ORDER if facts.severities.get(one)), _ORDER[-1])
     title = f"Your {'day' if facts.period == 'daily' else 'week'}: {', '.join(said) or 'orders that ended'}"
     letter = Letter(
         title=title,

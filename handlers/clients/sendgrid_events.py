@@ -3,6 +3,8 @@
 The signature is ECDSA over the time and the raw bytes, verified by SendGrid's own helper. Of the events only those are
 kept that change something here; what people open and click is none of our business.
 """
+# The library has no types of its own:
+# pyright: reportUnknownMemberType=false
 
 import binascii
 import json

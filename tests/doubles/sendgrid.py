@@ -93,6 +93,10 @@ class SendGridDouble:
     def url(self) -> str:
         return str(self._server.make_url("")).rstrip("/")
 
+    def let_go(self) -> None:
+        """Answers those that hang."""
+        self._let_go.set()
+
     # -- what it tells of mails later
 
     @property
