@@ -123,7 +123,7 @@ def _looked_at(value: Any, check: "Check | _Object | _List") -> Json:
     if isinstance(check, _List):
         if not isinstance(value, list):
             return _error("LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
-        ones = cast("list[Any]", value)
+        ones = cast("list[object]", value)
         if len(ones) > check.most:
             return _error("BASE_TYPE_MAX_LENGTH", f"Must be {check.most} or fewer in length.")
         each = {str(number): _fields(one, check.of) for number, one in enumerate(ones)}

@@ -1,5 +1,7 @@
-"""Cancels an order, wherever it is: withdrawn before it is sent, found while nobody knows where it is, asked for at its
-broker (`sql/315_cancel.sql`). The job comes back until the order has ended; how it has, a look says, not our wish.
+"""Cancels an order, wherever it is (`sql/315_cancel.sql`).
+
+It is withdrawn before it is sent, found while nobody knows where it is, asked for at its broker. The job comes back
+until the order has ended; how it has, a look says, not our wish.
 """
 
 from contextlib import suppress

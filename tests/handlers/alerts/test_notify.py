@@ -3,8 +3,6 @@
 import json
 from uuid import UUID, uuid4
 
-import pytest
-
 from handlers.clients.database import Database, call
 from listener.outcomes import Completed, Dead
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
@@ -40,21 +38,20 @@ async def test_an_alert_reaches_every_target_of_its_reader(
     ]
 
 
-@pytest.mark.parametrize("channel", ["discord", "email", "push"])
 async def test_a_channels_job_that_says_words_goes_by_that_channel_alone(
-    office: Office, person: Person, channel: str
+    office: Office, person: Person
 ) -> None:
-    posts = {name: office.channel(name, Post()) for name in ("discord", "email", "push")}
+    names = ("discord", "email", "push")
+    posts = {name: office.channel(name, Post()) for name in names}
     user = await person(email="ann@example.com", discord="1234567", push="a-token-of-a-device")
-    words: Json = {"userId": str(user), "title": "Hello", "message": "World"}
-    if channel != "push":
-        words |= {"alertType": "greeting", "metadata": {"n": 1}}
-    await office.tell(channel, **words)
-    assert result((await office.round())[0])["deliveries"] == 1
+    for name in names:
+        words: Json = {"userId": str(user), "title": f"By {name}", "message": "World"}
+        if name != "push":
+            words |= {"alertType": "greeting", "metadata": {"n": 1}}
+        await office.tell(name, **words)
+    assert [result(one)["deliveries"] for one in await office.round()] == [1, 1, 1]
     await office.rounds()
-    assert {name: post.titles for name, post in posts.items()} == {
-        name: ["Hello"] if name == channel else [] for name in posts
-    }
+    assert {name: post.titles for name, post in posts.items()} == {name: [f"By {name}"] for name in names}
 
 
 async def test_a_channel_that_this_project_has_never_heard_of_needs_only_its_name(
@@ -160,21 +157,21 @@ async def test_an_alert_that_is_a_row_is_told_by_its_id_and_nobody_elses(
     assert await owner.fetchval("select count(*) from alerts") == 1
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+async def test_what_says_nothing_or_to_nobody_is_a_dead_letter_at_once(office: Office) -> None:
+    user = str(UUID(int=1))
+    jobs: list[Json] = [
         {"userId": "123", "alertType": "a", "title": "t", "message": "m"},
         {"alertType": "a", "title": "t", "message": "m"},
-        {"userId": str(UUID(int=1)), "alertType": "a", "message": "m"},
-        {"userId": str(UUID(int=1)), "audience": "operators", "alertType": "a", "title": "t"},
-        {"userId": str(UUID(int=1)), "title": "t", "severity": "fatal"},
-    ],
-)
-async def test_what_says_nothing_or_to_nobody_is_a_dead_letter_at_once(office: Office, data: Json) -> None:
-    await office.tell(**data)
-    [outcome] = await office.rounds()
-    assert isinstance(outcome, Dead)
-    assert outcome.error.error_class == "InvalidPayload"
+        {"userId": user, "alertType": "a", "message": "m"},
+        {"userId": user, "audience": "operators", "alertType": "a", "title": "t"},
+        {"userId": user, "title": "t", "severity": "fatal"},
+    ]
+    for data in jobs:
+        await office.tell(**data)
+    outcomes = await office.rounds()
+    assert [isinstance(one, Dead) and one.error.error_class for one in outcomes] == ["InvalidPayload"] * len(
+        jobs
+    )
 
 
 async def test_what_payments_and_brokers_tell_arrives_at_users_and_at_operators(

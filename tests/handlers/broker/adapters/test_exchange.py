@@ -171,6 +171,18 @@ async def test_an_answer_that_makes_no_sense_is_not_an_empty_one(
         await account.positions()
 
 
+async def test_half_of_an_answer_is_no_answer(desk: Desk, account: ExchangeAccount) -> None:
+    """Cash is told, and instead of what is held comes the page of a proxy, which the library reads as nothing held."""
+
+    async def half(request: web.Request) -> web.Response:
+        cash = {"currency": "USD", "cash": "5", "equity": "5", "position_market_value": "0"}
+        return web.json_response(cash) if request.path == "/v2/account" else web.Response(text="<html>")
+
+    desk.answer = half
+    with pytest.raises(OutcomeUnknown):
+        await account.positions()
+
+
 async def test_a_list_is_read_to_its_end_or_not_at_all() -> None:
     everything: list[Any] = [{"id": str(n), "timestamp": 1000 + n // 7} for n in range(250)]
 

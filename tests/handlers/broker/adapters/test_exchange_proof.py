@@ -147,6 +147,18 @@ async def test_no_answer_to_what_an_exchange_asks_first_proves_nothing(
         await account.submit(ORDER)
 
 
+async def test_a_question_that_names_our_id_as_something_else_is_not_relied_upon(
+    make: Makes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange: Any = await make("okx")
+
+    async def astray(_: str, __: str, params: dict[str, str]) -> None:
+        await exchange.fetch(f"https://exchange.invalid/order?userref={next(iter(params.values()))}")
+
+    monkeypatch.setattr(exchange, "fetch_order", astray)
+    assert await ways(exchange) == Ways("clientOrderId", None)
+
+
 async def test_where_our_id_would_not_arrive_no_account_is_opened(make: Makes, ccxt: Any) -> None:
     for name in ("bit2c", "gate", "luno"):
         account = ExchangeAccount(await make(name), Errors(ccxt, name), {})

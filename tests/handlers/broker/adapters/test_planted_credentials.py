@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "BROKER_WRONG": "{" + PLANTED["no-json"],
     "BROKER_HALF": json.dumps({"key_id": PLANTED["half"]}),
 }
-SYMBOLS = ("REFUSED", "ODD", "BROKEN", "FINE")
+SYMBOLS = ("REFUSED", "BROKEN")
 TABLES = "jobs, failed_jobs, orders, broker_connections, broker_sync_runs, stale_outcomes".split(", ")
 
 
@@ -45,7 +45,7 @@ async def echo(request: web.Request) -> web.Response:
     """A broker that quotes all that it was told, in whatever it answers."""
     body = await request.text()
     said = f"{dict(request.headers)} {request.url} {body}"
-    status = {"REFUSED": 422, "ODD": 200, "BROKEN": 500}.get(json.loads(body)["symbol"] if body else "", 200)
+    status = {"REFUSED": 422, "BROKEN": 500}.get(json.loads(body)["symbol"] if body else "", 200)
     text = said if status == 200 else json.dumps({"code": 42210000, "message": said})
     if request.path == "/v2/clock":
         now = "2026-11-27T10:00:00-05:00"
@@ -60,15 +60,13 @@ async def accounts(owner: Owner) -> list[UUID]:
         "select vault.create_secret($1)",
         json.dumps({"key_id": PLANTED["key-in-vault"], "secret_key": PLANTED["secret-in-vault"]}),
     )
-    named = [
-        {"credentials_env": name} for name in ("BROKER_TWO", "BROKER_JSON", "BROKER_WRONG", "BROKER_HALF")
+    in_environment: list[dict[str, object]] = [
+        {"credentials_env": f"BROKER_{name}"} for name in ("TWO", "JSON", "WRONG", "HALF")
     ]
+    right = [*in_environment[:2], {"credentials_secret_id": secret}]
     user = uuid4()
-    return [
-        await an_account(owner, user, broker="alpaca", **columns)
-        for columns in [*named, {"credentials_secret_id": secret}, {}]
-        for _ in SYMBOLS
-    ]
+    ways = [way for way in right for _ in SYMBOLS] + in_environment[2:]
+    return [await an_account(owner, user, broker="alpaca", **columns) for columns in ways]
 
 
 @asynccontextmanager
@@ -107,9 +105,7 @@ async def test_no_credentials_of_a_broker_are_in_anything_that_a_worker_writes(
         placed = {**wish, "user_id": user, "broker_connection_id": account, "symbol": symbol}
         await call(db, "place_order", placed=placed)
         data = json.dumps({"userId": str(user), "brokerConnectionId": str(account)})
-        for type_ in ("sync_positions", "monitor_orders"):
-            words = data if type_ == "sync_positions" else "{}"
-            await owner.execute("insert into broker_jobs (type, data) values ($1, $2::jsonb)", type_, words)
+        await owner.execute("insert into broker_jobs (type, data) values ('sync_positions', $1::jsonb)", data)
 
     async def all_were_tried() -> bool:
         waiting = await owner.fetchval("select count(*) from jobs where queue = 'broker' and attempt = 0")
