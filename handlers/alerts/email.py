@@ -53,4 +53,4 @@ async def _letter(
             is_resend=sending.resend,
         )
     facts = DigestFacts.model_validate(await call(db, "digest_facts", digest_id=sending.digest_id))
-    return digest_letter(facts, app_url=app_url, unsubscribe_url=unsubscribe_url)
+    return digest_letter(facts, app_url=app_url, unsubscribe_url=unsubscribe_url, is_resend=sending.resend)

@@ -17,6 +17,7 @@ MARKS: Final[Mapping[Severity, tuple[str, str]]] = {
     "error": ("Error", "#dc2626"),
     "critical": ("Critical", "#991b1b"),
 }
+AGAIN: Final = Paragraph("You may have had this mail before: the first copy was not confirmed.")
 _MOST_FACTS: Final = 12
 
 
@@ -35,7 +36,7 @@ def alert_letter(
     blocks: list[Block] = [Paragraph(alert.message, (url,) if is_link(url) else ())]
     blocks.append(Facts([*_facts(alert), ("Time", _moment(alert.created_at, reader))]))
     if is_resend:
-        blocks.append(Paragraph("You may have had this mail before: the first copy was not confirmed."))
+        blocks.append(AGAIN)
     letter = Letter(
         title=alert.title,
         blocks=blocks,

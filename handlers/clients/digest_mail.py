@@ -15,7 +15,7 @@ from typing import Final, Literal
 from babel.dates import format_date, format_datetime
 from pydantic import BaseModel, ConfigDict
 
-from handlers.clients.alert_mail import MARKS, locale_of, zone_of
+from handlers.clients.alert_mail import AGAIN, MARKS, locale_of, zone_of
 from handlers.clients.delivery import Reader, Severity
 from handlers.clients.mail_frame import FONT, TABLE, Block, Facts, Letter, Link, shown, word
 from handlers.clients.payment_texts import Reader as MoneyReader
@@ -170,7 +170,7 @@ class Table:
 
 
 def digest_letter(
-    facts: DigestFacts, *, app_url: str | None, unsubscribe_url: str | None
+    facts: DigestFacts, *, app_url: str | None, unsubscribe_url: str | None, is_resend: bool = False
 ) -> tuple[str, Letter]:
     """The subject and what the mail shows."""
     money = MoneyReader(facts.reader.locale, facts.reader.timezone)
@@ -180,7 +180,7 @@ def digest_letter(
     title = f"Your {'day' if facts.period == 'daily' else 'week'}: {', '.join(said) or 'orders that ended'}"
     letter = Letter(
         title=title,
-        blocks=_blocks(facts, money),
+        blocks=[*_blocks(facts, money), *([AGAIN] if is_resend else [])],
         why=f"You get this because {facts.period} digests are on in your PulseEngine account.",
         mark=_window(facts),
         colour=MARKS[_worst(facts.severities)][1],
