@@ -1,10 +1,10 @@
-"""A day's alerts at once: to many users, over their channels, while providers say "too fast", lose webhooks, and hang.
+"""A day's alerts at once: to many users, over three channels, while providers say "too fast", lose webhooks, and hang.
 
     .venv/bin/python -m bench.alerts --alerts 10000 --users 1000 --processes 2
 
 The database, the API and the workers are processes of their own; the providers are doubles that hold to the limits
-that are documented, and share this process. One webhook and one device of fifty are dead, one answer of a hundred is a
-429 that nobody could foresee, and Firebase hangs until the other channels are done.
+that are documented, and share this process. Of fifty users one has a dead webhook, device and address; one
+answer of Discord in a hundred is a 429 that nobody could foresee; Firebase hangs until the other channels are done.
 """
 
 import argparse
@@ -12,13 +12,15 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 from uuid import UUID, uuid4
 
+import aiohttp
 import asyncpg
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from bench.stack import listening, running_stack
 from devstack.alerts.discord import DiscordDouble
@@ -35,16 +37,57 @@ OPEN: Final = """
 
 
 @dataclass(slots=True)
+class PostOffice:
+    """Takes mails for everybody but the dead."""
+
+    url: str = ""
+    mails: int = 0
+    dead: set[str] = field(default_factory=set[str])
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd finds these by their names
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Whether there is somebody at this address."""
+        if address in self.dead:
+            return "550 5.1.1 nobody of that name"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        """Takes a mail."""
+        self.mails += 1
+        return "250 2.0.0 Ok"
+
+
+@asynccontextmanager
+async def post_office() -> AsyncIterator[PostOffice]:
+    """One that is open."""
+    office = PostOffice()
+    server = await asyncio.get_running_loop().create_server(lambda: SMTP(office), "127.0.0.1", 0)
+    async with server:
+        office.url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield office
+
+
+@dataclass(slots=True)
 class Town:
-    """The users, and the doubles of the providers by which they are told."""
+    """The users, and the doubles of the providers by which they are told. Without a post office: no mails."""
 
     discord: DiscordDouble
     firebase: FirebaseDouble
+    post: PostOffice | None = None
     users: list[UUID] = field(default_factory=list[UUID])
 
     def environment(self, url: str) -> dict[str, str]:
         """The settings of a worker."""
+        mail = {
+            "EMAIL_BACKEND": "smtp",
+            "EMAIL_FROM": "PulseEngine <alerts@example.com>",
+            "PULSE_DOOR_URL": "https://jobs.example.com",
+            "EMAIL_UNSUBSCRIBE_SECRET": "the secret of this bench",
+        }
         return {
+            **(mail | {"SMTP_URL": self.post.url} if self.post else {}),
             "SUPABASE_URL": url,
             "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret,
             "DISCORD_API_BASE": self.discord.url,
@@ -59,6 +102,14 @@ class Town:
             is_dead = number % ONE_DEAD_OF == ONE_DEAD_OF - 1
             webhook.is_deleted = is_dead
             device = self.firebase.device(state="unregistered" if is_dead else "fine")
+            if self.post is not None:
+                address = f"user{number}@example.com"
+                self.post.dead |= {address} if is_dead else set[str]()
+                await owner.execute(
+                    "insert into auth.users (id, email, email_confirmed_at) values ($1, $2, now())",
+                    user,
+                    address,
+                )
             await owner.execute("select keep_discord_webhook($1, $2, 'home')", user, webhook.url)
             await owner.execute(
                 "insert into alert_targets (user_id, channel, address, kind) values ($1, 'push', $2, 'token')",
@@ -102,9 +153,14 @@ async def ends(owner: Owner) -> Mapping[tuple[str, str, str | None], int]:
 
 
 async def _measure(alerts: int, users: int, processes: int) -> int:
-    async with running_stack() as stack, DiscordDouble() as discord, FirebaseDouble() as firebase:
+    async with (
+        running_stack() as stack,
+        DiscordDouble() as discord,
+        FirebaseDouble() as firebase,
+        post_office() as post,
+    ):
         owner = await asyncpg.connect(stack.dsn)
-        town = Town(discord, firebase)
+        town = Town(discord, firebase, post)
         await town.settle(owner, users)
         discord.fail_next(
             429,
@@ -113,56 +169,58 @@ async def _measure(alerts: int, users: int, processes: int) -> int:
             body={"message": "The resource is being rate limited.", "retry_after": 0.5, "global": False},
         )
         firebase.may_take_messages.clear()
-        _say(f"{alerts} alerts to {users} users over Discord and push, {processes} workers …")
-        workers = ("worker", "--queues", "alerts", "--no-scheduler")
-        async with listening(*workers, processes=processes, environment=town.environment(stack.url)):
+        _say(f"{alerts} alerts to {users} users over Discord, e-mail and push, {processes} workers …")
+        workers, environment = ("worker", "--queues", "alerts", "--no-scheduler"), town.environment(stack.url)
+        async with listening(*workers, processes=processes, environment=environment) as doors:
             began = time.perf_counter()
             await tell(owner, town, alerts)
-            await until_done(owner, "discord")
-            discord_in = time.perf_counter() - began
-            _say("Discord is done; Firebase answers again …")
+            await until_done(owner, "discord", "email")
+            others_in = time.perf_counter() - began
+            _say("Discord and e-mail are done; Firebase answers again …")
             firebase.may_take_messages.set()
-            await until_done(owner, "discord", "push")
+            await until_done(owner, "discord", "email", "push")
             all_in = time.perf_counter() - began
+            calls, busy = await _work(doors)
         told = await ends(owner)
         alerts = await owner.fetchval("select count(*) from alerts")
         resent = await owner.fetchval("select sum(resends) from alert_deliveries")
         await owner.close()
-    _print(town, told, alerts, resent, discord_in, all_in)
+    _print(town, told, alerts, resent)
+    print(f"calls of the queue          {calls / alerts:.1f} an alert")
+    print(f"the workers' CPU time       {busy / alerts * 1000:.0f} ms an alert")
+    print(f"Discord and e-mail done     after {others_in:.0f} s, while Firebase hung")
+    print(f"all done                    after {all_in:.0f} s")
     return 0 if not discord.exceeded and max(discord.most_at_once.values()) == 1 else 1
 
 
-def _print(
-    town: Town,
-    told: Mapping[tuple[str, str, str | None], int],
-    alerts: int,
-    resent: int,
-    discord_in: float,
-    all_in: float,
-) -> None:
+async def _work(doors: list[str]) -> tuple[int, float]:
+    """How often the workers called the database, and for how many seconds they computed."""
+    calls, busy = 0, 0.0
+    async with aiohttp.ClientSession() as http:
+        for door in doors:
+            async with http.get(f"{door}/health") as answer:
+                words = cast("dict[str, float]", await answer.json())
+            calls, busy = calls + int(words["calls"]), busy + words["cpu_seconds"]
+    return calls, busy
+
+
+def _print(town: Town, told: Mapping[tuple[str, str, str | None], int], alerts: int, resent: int) -> None:
     discord, firebase = town.discord, town.firebase
     for (channel, status, reason), number in told.items():
         print(f"{channel:8} {status:10} {reason or '':16} {number}")
-    arrived: Counter[str] = Counter()
-    for device in firebase.devices.values():
-        arrived["pushes that arrived"] += len(device.came)
-        arrived["notifications seen"] += len(device.shown)
+    came = sum(len(device.came) for device in firebase.devices.values())
+    shown = sum(len(device.shown) for device in firebase.devices.values())
     print(f"alerts                      {alerts}, with those about dead webhooks")
     print(f"sent again                  {resent}")
     print(f"messages on Discord         {len(discord.messages)}")
-    print(f"pushes that arrived, seen   {arrived['pushes that arrived']}, {arrived['notifications seen']}")
-    print(
-        f"requests to Discord         {dict(discord.answers)}, {sum(discord.answers.values()) / alerts:.2f} an alert"
-    )
-    print(
-        f"requests to Firebase        {dict(firebase.answers)}, {sum(firebase.answers.values()) / alerts:.2f} an alert"
-    )
+    print(f"pushes that arrived         {came}, of which a person sees {shown}")
+    print(f"mails that arrived          {town.post.mails if town.post else 0}")
+    for name, double in (("Discord ", discord), ("Firebase", firebase)):
+        print(
+            f"requests to {name}        {dict(double.answers)}, {double.answers.total() / alerts:.2f} an alert"
+        )
     print(f"limits exceeded             {discord.exceeded}")
     print(f"most at once to a webhook   {max(discord.most_at_once.values())}")
-    print(
-        f"Discord done after          {discord_in:.0f} s, while Firebase hung ({alerts / discord_in:.0f} a second)"
-    )
-    print(f"all done after              {all_in:.0f} s")
 
 
 def _say(text: str) -> None:

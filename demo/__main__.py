@@ -1,8 +1,9 @@
 """`./dev demo`: the main job on real parts, from an INSERT to its outcome, told as it happens.
 
-A PostgreSQL, a local Supabase before it, a Stripe double, a local chain (where its program is installed) and a
-`pulse worker` process are started; jobs are inserted as plain rows by the official client. `--once` ends after the
-story, with exit code 0 only if every outcome was the promised one; without it the stack stays up until Ctrl-C.
+A PostgreSQL, a local Supabase before it, doubles of Stripe, Discord and Firebase, a mail server, a local chain (where
+its program is installed) and a `pulse worker` process are started; jobs are inserted as plain rows by the official
+client. `--once` ends after the story, with exit code 0 only if every outcome was the promised one; without it the stack
+stays up until Ctrl-C.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import asyncpg
 from supabase import acreate_client
 
 from demo import story
+from demo.counterparts import Counterparts
 from demo.shop import local_chain, settings
 from demo.stage import Stage
 from demo.worker import worker_process
@@ -39,6 +41,7 @@ async def play(*, once: bool) -> bool:
         applied = await migrate(server.dsn(), migrations())
         gateway = await stack.enter_async_context(Gateway(server.dsn(), port=api_port))
         stripe = await stack.enter_async_context(StripeDouble())
+        counterparts = await stack.enter_async_context(Counterparts.open())
         chain_url = stack.enter_context(local_chain())
         print(
             f"  {gateway.url} answers as Supabase does; {len(applied)} files of sql/ are applied to {server.dsn()}"
@@ -50,6 +53,7 @@ async def play(*, once: bool) -> bool:
             "STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
             "STRIPE_API_BASE": stripe.url,
             **settings(chain_url),
+            **counterparts.settings,
         }
         database = await acreate_client(gateway.url, LOCAL.service_role)
         owner = await asyncpg.connect(server.dsn())
@@ -57,7 +61,7 @@ async def play(*, once: bool) -> bool:
         stage = Stage(database, owner, environment)
         stopped = _interrupted()
         async with worker_process(environment, stage.hear):
-            kept = await story.play(stage, stripe, chain_url)
+            kept = await story.play(stage, stripe, chain_url, counterparts)
             if not once:
                 _tell_what_next(gateway, server)
                 await stopped.wait()

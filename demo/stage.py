@@ -50,6 +50,11 @@ class Stage:
             )
         self._news.set()
 
+    @property
+    def url(self) -> str:
+        """Where the project answers."""
+        return self._environment["SUPABASE_URL"]
+
     async def opens(self) -> None:
         """Returns when the worker is there."""
         await self.until("the worker is ready and hears inserts", self._ready.is_set)

@@ -1,9 +1,11 @@
-"""The story that the demo plays: six parts, each from an insert to its promised outcome."""
+"""The story that the demo plays: seven parts, each from an insert to its promised outcome."""
 
 from functools import partial
 from typing import cast
 from uuid import uuid4
 
+from demo.counterparts import Counterparts
+from demo.reader import tell
 from demo.shop import CONFIRMATIONS, Shop
 from demo.stage import Stage
 from demo.subscriber import Subscriber
@@ -12,7 +14,7 @@ from devstack.chain.anvil import Anvil
 from devstack.stripe.double import StripeDouble
 
 
-async def play(stage: Stage, stripe: StripeDouble, chain_url: str | None) -> bool:
+async def play(stage: Stage, stripe: StripeDouble, chain_url: str | None, counterparts: Counterparts) -> bool:
     """All parts in turn; answers whether each promise was kept."""
     await stage.opens()
     subscriber = Subscriber(stage, stripe)
@@ -22,6 +24,7 @@ async def play(stage: Stage, stripe: StripeDouble, chain_url: str | None) -> boo
     await _scheduled(stage)
     await _pay_in_crypto(stage, subscriber, chain_url)
     await trade(stage)
+    await tell(stage, counterparts)
     if stage.broken:
         stage.say("\nNOT as promised: " + "; ".join(stage.broken))
         return False

@@ -21,6 +21,9 @@ async def test_the_demo_keeps_all_its_promises(checkout: Path) -> None:
     assert "select status from orders where id = …  →  unknown" in told
     assert "filled, 5 at 200.1, sent 1 time" in told
     assert "✓ the broker has one order, by our id" in told
+    assert "✓ three targets were told, each once" in told
+    assert "✓ one mail, one message, one notification arrived" in told
+    assert "the mail to ann@example.com, Subject: Filled: 5 AAPL" in told
     assert ("✓ the payment is confirmed" in told) != ("payment in crypto is skipped" in told)
 
 

@@ -147,7 +147,7 @@ def test_a_long_text_goes_on_in_a_second_part_and_is_shortened_at_the_end_with_a
 def test_a_cut_never_parts_a_sign_from_what_makes_it_harmless() -> None:
     for more in range(4):
         first, second = embeds_of(an_alert(message="x" * more + "*" * 2500))
-        assert active(first["description"] + second["description"]) == ""
+        assert (active(first["description"]), active(second["description"])) == ("", "")
 
 
 def test_letters_are_counted_as_discord_counts_them() -> None:
