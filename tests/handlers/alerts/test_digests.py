@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import pytest
 
 from handlers.alerts.aggregate import Aggregate, aggregate
 from handlers.clients.database import Database
@@ -42,24 +41,20 @@ DUE = [
 ]
 
 
-@pytest.mark.parametrize(("zone", "digest_at", "moments"), DUE)
-async def test_a_digest_is_due_once_per_local_day_also_when_clocks_change(
-    owner: Owner, zone: str, digest_at: str, moments: list[str]
-) -> None:
-    expected = [datetime.fromisoformat(one).replace(tzinfo=UTC) for one in moments]
-    found: list[datetime] = []
-    at = expected[0]
-    while at <= expected[-1] + timedelta(minutes=5):
-        row = await owner.fetchrow(
-            "select * from digest_due($1, $2, 'daily', $3::text::time, 1)", at, zone, digest_at
+async def test_a_digest_is_due_once_per_local_day_also_when_clocks_change(owner: Owner) -> None:
+    for zone, digest_at, moments in DUE:
+        expected = [datetime.fromisoformat(one).replace(tzinfo=UTC) for one in moments]
+        rows = await owner.fetch(
+            "select distinct d.* from generate_series($1::timestamptz, $2, interval '15 minutes') as at,"
+            " digest_due(at, $3, 'daily', $4::text::time, 1) as d order by d.due_at",
+            expected[0],
+            expected[-1] + timedelta(minutes=5),
+            zone,
+            digest_at,
         )
-        assert row is not None
-        if not found or row["due_at"] != found[-1]:
-            found.append(row["due_at"])
-            local = row["due_at"].astimezone(ZoneInfo(zone))
-            assert local.date() == row["period_key"]
-        at += timedelta(minutes=15)
-    assert found == expected
+        assert [row["due_at"] for row in rows] == expected, (zone, digest_at)
+        local = [row["due_at"].astimezone(ZoneInfo(zone)).date() for row in rows]
+        assert [row["period_key"] for row in rows] == local
 
 
 async def wants(owner: Owner, user: UUID, **likes: object) -> None:
@@ -135,8 +130,8 @@ async def test_a_user_who_moves_around_the_world_gets_neither_gap_nor_overlap(
     await clock_at("2026-02-26 23:00")
     for period in ("daily", "weekly"):
         await run(db, userId=str(user), period=period)
-    for step in range(40):
-        await clock_at((moment + timedelta(hours=11 * step)).isoformat()[:16])
+    for step in range(24):
+        await clock_at((moment + timedelta(hours=19 * step)).isoformat()[:16])
         await owner.execute("update notification_preferences set timezone = $1", zones[step // 4 % 5])
         await run(db)
     for period in ("daily", "weekly"):
