@@ -181,6 +181,19 @@ async def test_what_the_documentation_grants_to_handlers_is_what_they_then_may(
     assert await superuser.fetchval("select count(*) from reports") == 1
 
 
+def test_the_documentation_grants_every_function_that_handlers_call(checkout: Path) -> None:
+    page = (checkout / "docs" / "decisions" / "009_worker_role.md").read_text()
+    granted = set(re.findall(r"public\.(\w+)", page)) | {"enqueue", "prune"}  # the role itself has these two
+    files = (checkout / "handlers").rglob("*.py")
+    called = {
+        name
+        for file in files
+        for name in re.findall(r'(?:call|_surely|rpc)\(\s*(?:[\w.]+,\s*)?"(\w+)"', file.read_text())
+    }
+    assert {"begin_order", "begin_delivery", "digest_facts"} <= called
+    assert called <= granted
+
+
 async def test_the_file_that_makes_the_role_may_be_repeated(superuser: Connection, checkout: Path) -> None:
     text = (checkout / "sql" / "015_worker_role.sql").read_text()
     for _ in range(2):
