@@ -16,7 +16,7 @@ create table public.broker_connections (
     environment text not null default 'paper' check (environment in ('paper', 'live')),
     credentials_secret_id uuid,
     credentials_env text check (credentials_env ~ '^[A-Z][A-Z0-9_]{2,63}$'),
-    credentials_version integer not null default 1,     -- grows with each change of the two: adapters are kept by it
+    credentials_version integer not null default 1,     -- grows with each change of the two, and of settings
     settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object'),    -- for the adapter; no secrets
     status text not null default 'active' check (status in ('active', 'disabled', 'locked_out')),
     status_reason text,
@@ -80,10 +80,12 @@ create table public.orders (
     side text not null check (side in ('buy', 'sell')),
     order_type text not null check (order_type in ('market', 'limit', 'stop', 'stop_limit')),
     time_in_force text not null default 'day' check (time_in_force in ('day', 'gtc', 'ioc', 'fok')),
-    quantity numeric not null check (quantity > 0),
-    limit_price numeric check (limit_price > 0),
-    stop_price numeric check (stop_price > 0),
-    reference_price numeric check (reference_price > 0),    -- what the user saw; a market order is weighed by it
+    -- The upper bounds also keep out NaN and Infinity, which are larger than all numbers.
+    quantity numeric not null check (quantity > 0 and quantity < 1e18),
+    limit_price numeric check (limit_price > 0 and limit_price < 1e18),
+    stop_price numeric check (stop_price > 0 and stop_price < 1e18),
+    -- What the user saw: a market order is weighed by it.
+    reference_price numeric check (reference_price > 0 and reference_price < 1e18),
     when_closed text not null default 'wait' check (when_closed in ('wait', 'refuse')),
     status text not null default 'new' check (
         status in (
@@ -95,8 +97,9 @@ create table public.orders (
     status_words text,                                  -- one sentence for people
     submission integer not null default 0,              -- how often it was begun to be sent: the fence of each
     submitting_at timestamptz,
-    settles_at timestamptz,                             -- from then on, that it cannot be found means something
-    misses integer not null default 0,                  -- how often it was looked for in vain since then
+    sent_with integer,                                  -- the credentials_version of the latest submission
+    settles_at timestamptz,                             -- from then on, that the next look finds nothing counts
+    misses integer not null default 0,                  -- how often that has counted
     unexplained boolean not null default false,         -- an earlier submission had no answer: a last no is looked into
     ends_as text check (ends_as in ('rejected', 'expired', 'canceled', 'in_doubt')),  -- if that look finds nothing
     opens_at timestamptz,                               -- its market was closed until then: its age counts from there
@@ -133,6 +136,8 @@ create table public.orders (
 create index orders_by_user on public.orders (user_id, created_at desc);
 create index orders_by_symbol on public.orders (broker_connection_id, symbol);
 create index orders_on_their_way on public.orders (updated_at) where status in ('new', 'submitting', 'unknown');
+create index orders_to_cancel on public.orders (cancel_requested_at)
+where cancel_requested_at is not null and ended_at is null;
 create index orders_to_check on public.orders (broker_connection_id, next_check_at) where next_check_at is not null;
 
 -- Each execution of an order, as the broker tells it. What an order's filled_quantity says may be ahead of these.

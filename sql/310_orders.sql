@@ -47,10 +47,10 @@ begin
 
     select known.* into strict o from public.orders as known
     where known.user_id = wish.user_id and known.idempotency_key = wish.idempotency_key;
-    if (o.broker_connection_id, o.symbol, o.side, o.order_type, o.quantity, o.limit_price, o.stop_price)
+    if (o.broker_connection_id, o.symbol, o.side, o.order_type, o.quantity, o.limit_price, o.stop_price, o.time_in_force)
         is distinct from (
             wish.broker_connection_id, wish.symbol, wish.side, wish.order_type, wish.quantity, wish.limit_price,
-            wish.stop_price
+            wish.stop_price, coalesce(wish.time_in_force, 'day')
         ) then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -130,7 +130,8 @@ $$;
 --             within 5 s, counted from before this call, or not at all; then call record_submission
 --   look_up   an earlier submission may have arrived: look for it by its client order id, then call record_lookup
 --   later     nothing may be sent over this connection now: come back after delay_seconds
---   done      nothing is left to do: it is at the broker, has ended, or a rule ended it just now
+--   done      nothing is left to do: it is at the broker, has ended, a rule ended it just now, or it has been in doubt
+--             for a week
 --   unknown_order
 -- Guarantees: of all that call at once, one is told to submit; after halt_trading has returned, none is.
 create function public.begin_order(order_id uuid) returns jsonb
@@ -163,7 +164,8 @@ begin
     elsif o.status in ('submitting', 'unknown') and c.status <> 'active' then
         o := public.doubt_order(o, 'connection_' || c.status);
     end if;
-    if o.status not in ('new', 'submitting', 'unknown', 'in_doubt') then
+    if o.status not in ('new', 'submitting', 'unknown', 'in_doubt')
+        or o.status = 'in_doubt' and o.submitting_at <= now_at - interval '7 days' then
         return jsonb_build_object('step', 'done', 'status', o.status, 'reason', o.status_reason);
     end if;
 
@@ -187,6 +189,7 @@ begin
             status_words = null,
             submission = known.submission + 1,
             submitting_at = now_at,
+            sent_with = c.credentials_version,
             settles_at = null,
             misses = 0,
             updated_at = now_at

@@ -5,7 +5,8 @@
 -- known, and the result does not depend on the order in which they come:
 --
 -- 1. What was executed only grows. A newer picture (by the broker's clock) decides the rest, an older one nothing else.
--- 2. What has ended at the broker stays ended; only `filled`, with more filled than was known, comes after it.
+-- 2. What has ended at the broker stays ended, however old the picture is that shows it: clocks of brokers go back, and
+--    some leave a time out. Only `filled`, with more filled than was known, comes after it.
 -- 3. What we ended ourselves, without the broker (rejected, expired, canceled), yields to any word of the broker's.
 
 -- "buy 5 AAPL". Callers: the functions that tell people of an order.
@@ -48,6 +49,10 @@ begin
         return was;
     end if;
 
+    if unheard then
+        perform public.take_over_stranger(was, seen ->> 'broker_order_id');
+    end if;
+
     o.broker_order_id := seen ->> 'broker_order_id';
     o.filled_quantity := greatest(was.filled_quantity, filled);
     if filled > was.filled_quantity or filled = was.filled_quantity and not older then
@@ -56,7 +61,7 @@ begin
     o.status := case
         when not unheard and was.status = any (ends) then
             case when word = 'filled' and filled > was.filled_quantity then 'filled' else was.status end
-        when word = any (ends) and not older then word
+        when word = any (ends) then word
         when o.filled_quantity >= was.quantity then 'filled'
         when o.filled_quantity > 0 then 'partially_filled'
         else 'accepted'
@@ -105,6 +110,31 @@ end
 $$;
 
 
+-- A look may have met an order before its submission was told, at a broker that does not show our ids in its lists, and
+-- taken it for one that was placed by hand. Now it is known whose it is: its executions are this order's.
+-- Callers: apply_broker_order.
+create function public.take_over_stranger(o public.orders, broker_order_id text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    stranger public.orders;
+begin
+    select known.* into stranger from public.orders as known
+    where
+        known.broker_connection_id = o.broker_connection_id
+        and known.broker_order_id = take_over_stranger.broker_order_id
+        and known.source = 'broker'
+    for update;
+    if found then
+        update public.order_fills as f set order_id = o.id where f.order_id = stranger.id;
+        update public.orders as known set commission = stranger.commission where known.id = o.id;
+        delete from public.orders as known where known.id = stranger.id;
+    end if;
+end
+$$;
+
+
 -- Tells what has become of an order: its user at each transition, and the desk when it lives on that we had given up.
 -- Callers: apply_broker_order, end_order.
 create function public.tell_of_order(was public.orders, o public.orders) returns void
@@ -139,7 +169,8 @@ begin
     where t.status = o.status and o.status <> was.status;
     if kind is null
         or o.status = 'canceled' and o.cancel_requested_at is not null      -- as the user has asked
-        or o.status = 'accepted' and was.status not in ('in_doubt', 'rejected', 'expired', 'canceled') then
+        or o.status = 'accepted' and was.status not in ('in_doubt', 'rejected', 'expired', 'canceled')
+        and not (was.status = 'unknown' and was.submitting_at < public.clock_now() - interval '15 minutes') then
         return;
     end if;
     perform public.tell_trader(
@@ -164,7 +195,7 @@ $$;
 
 
 -- Inserts the job that cancels an order; `key` says which wish that is.
--- Callers: tell_of_order, halt_trading.
+-- Callers: tell_of_order, halt_trading, resume_orders.
 create function public.enqueue_cancel(o public.orders, key text) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
@@ -182,6 +213,7 @@ $$;
 revoke all on function
 public.order_in_words(public.orders),
 public.apply_broker_order(public.orders, jsonb),
+public.take_over_stranger(public.orders, text),
 public.tell_of_order(public.orders, public.orders),
 public.enqueue_cancel(public.orders, text)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -4,13 +4,15 @@
 -- that the broker shows is a fact, whoever shows it (311_order_facts.sql).
 --
 -- A look says that there is no order only if it began after the settle time, since an order may land late and a look
--- may be frozen; and only after several such looks, one second apart. Until then the order is `unknown`. Then:
+-- may be frozen; and only after several such looks, each begun a second after the one before was recorded. Until then
+-- the order is `unknown`. Then:
 --
 --     the broker refuses an id                 looks show ended orders          they do not
 --     it has ever seen (account)               new: sent again, same id         new, and it stays unexplained
 --     of an open order (open_orders)           new: sent again, same id         in_doubt
 --     never (none)                             in_doubt                         in_doubt
 --     and we had a last no, or a wish to cancel    so it ends                   in_doubt
+--     and it may have gone to another account      in_doubt                     in_doubt
 
 -- Records what became of a submission. Answers {"status", "reason", "again_seconds"}; null: the job has done its work.
 -- Callers: execute_order, over RPC. told = {"outcome", "order"?, "code"?, "words"?, "after_seconds"?, "traits"?}:
@@ -47,8 +49,8 @@ begin
         o := public.give_up_order(o, 'rejected', told ->> 'code', told ->> 'words', settled_from);
     elsif is_current and told ->> 'outcome' = 'not_sent' then
         if told ->> 'code' = 'market_closed' then       -- calendars change: asked again after 6 hours
-            market_opens_at := coalesce((told ->> 'opens_at')::timestamptz, now_at + interval '1 hour');
-            after := least(market_opens_at - now_at, interval '6 hours');
+            market_opens_at := (told ->> 'opens_at')::timestamptz;
+            after := least(coalesce(market_opens_at - now_at, interval '1 hour'), interval '6 hours');
         end if;
         update public.orders as known
         set
@@ -88,7 +90,8 @@ $$;
 -- Records what a look by the client order id found. Answers as record_submission does.
 -- Callers: execute_order and cancel_order, over RPC. told = {"found": the broker's picture or null, "begun_at" (of
 -- begin_order's answer), "traits"}, or {"outcome": "unknown" | "not_sent", "code"?, "after_seconds"?} for no answer.
--- Guarantees: a look that began before the settle time, or was frozen while others looked, counts for nothing.
+-- Guarantees: a look that began before the settle time, or was frozen while others looked, counts for nothing. An order
+-- of which nobody can say anything for a quarter of an hour is told to its user and to the desk.
 create function public.record_lookup(order_id uuid, submission integer, told jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -117,12 +120,21 @@ begin
             updated_at = now_at
         where known.id = o.id
         returning known.* into o;
-        if (told ->> 'begun_at')::timestamptz >= o.settles_at + o.misses * interval '1 second' then
-            update public.orders as known set misses = known.misses + 1 where known.id = o.id returning known.* into o;
+        if (told ->> 'begun_at')::timestamptz >= o.settles_at then
+            update public.orders as known
+            set misses = known.misses + 1, settles_at = now_at + interval '1 second'
+            where known.id = o.id
+            returning known.* into o;
         end if;
         if o.misses >= (told #>> '{traits,misses}')::integer then
-            o := public.conclude_missing(o, told -> 'traits');
+            -- Other credentials may open another account: that it is not there says nothing of the first one.
+            o := case
+                when o.sent_with <> c.credentials_version then public.doubt_order(o, 'credentials_changed')
+                else public.conclude_missing(o, told -> 'traits')
+            end;
         end if;
+    elsif o.status in ('submitting', 'unknown') and o.submitting_at < now_at - interval '15 minutes' then
+        perform public.tell_of_doubt(o);
     end if;
     return public.order_progress(o, c);
 exception when deadlock_detected or serialization_failure then
@@ -225,8 +237,8 @@ end
 $$;
 
 
--- Hands an order to a person, and says so to its user and to the desk. It is still looked for, slowly.
--- Callers: begin_order, conclude_missing.
+-- Hands an order to a person, and says so. It is still looked for, slowly.
+-- Callers: begin_order, record_lookup, conclude_missing.
 create function public.doubt_order(o public.orders, reason text) returns public.orders
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -240,6 +252,19 @@ begin
         updated_at = public.clock_now()
     where known.id = o.id
     returning known.* into o;
+    perform public.tell_of_doubt(o);
+    return o;
+end
+$$;
+
+
+-- Tells its user and the desk, once per submission, that nobody knows where an order is.
+-- Callers: doubt_order, record_lookup.
+create function public.tell_of_doubt(o public.orders) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
     perform public.tell_trader(
         o.user_id, 'order_in_doubt', concat_ws(':', o.id, o.submission), 'Order in doubt',
         format('Your order to %s: it is not known whether the broker has it. A person is looking into it. ',
@@ -253,7 +278,6 @@ begin
             'client_order_id', o.client_order_id, 'reason', o.status_reason
         )
     );
-    return o;
 end
 $$;
 
@@ -303,6 +327,7 @@ public.conclude_missing(public.orders, jsonb),
 public.end_order(public.orders, text, text, text),
 public.give_up_order(public.orders, text, text, text, timestamptz),
 public.doubt_order(public.orders, text),
+public.tell_of_doubt(public.orders),
 public.order_progress(public.orders, public.broker_connections),
 public.told_settle(jsonb)
 from public, anon, authenticated, service_role, pulse_worker;

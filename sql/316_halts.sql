@@ -77,7 +77,8 @@ end
 $$;
 
 
--- Enqueues again what nobody sends or looks for any more, since its job was given up or canceled: {"resumed"}.
+-- Enqueues again what nobody sends or looks for any more, since its job was given up or canceled: {"resumed"}; and
+-- cancels again what is open in spite of a wish, whose job may have met a connection that was closed: each hour.
 -- Callers: sweep_orders_to_check, every few minutes. Each order waits a minute first; a hundred at a time.
 create function public.resume_orders() returns jsonb
 language plpgsql volatile
@@ -85,6 +86,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
+    hour constant text := to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24');
     resumed integer;
 begin
     with left_alone as materialized (
@@ -105,6 +107,20 @@ begin
     select count(public.enqueue_order(o, extract(epoch from now_at)::text)) into resumed
     from public.orders as o
     where o.id in (select id from left_alone);
+    perform public.enqueue_cancel(o, hour) from (
+        select wished.* from public.orders as wished
+        inner join public.broker_connections as c on wished.broker_connection_id = c.id
+        where
+            wished.ended_at is null and wished.broker_order_id is not null
+            and wished.cancel_requested_at between now_at - interval '7 days' and now_at - interval '5 minutes'
+            and c.status = 'active'
+            and not exists (
+                select from public.jobs as j
+                where j.queue = 'broker' and j.idempotency_key = concat_ws(':', 'cancel', wished.id, hour)
+            )
+        order by wished.cancel_requested_at
+        limit 100
+    ) as o;
     return jsonb_build_object('resumed', resumed);
 end
 $$;

@@ -52,14 +52,17 @@ end
 $$;
 
 
--- New credentials are a new version, and open an account again that the old ones were locked out of.
+-- New credentials are a new version, and open an account again that the old ones were locked out of. So are other
+-- settings, which may name another account; but these open nothing.
 create function public.count_credentials() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     new.credentials_version := old.credentials_version + 1;
-    if old.status = 'locked_out' and new.status = 'locked_out' then
+    if old.status = 'locked_out' and new.status = 'locked_out'
+        and (old.credentials_secret_id, old.credentials_env)
+        is distinct from (new.credentials_secret_id, new.credentials_env) then
         new.status := 'active';
         new.status_reason := null;
         new.failures := 0;
@@ -67,10 +70,11 @@ begin
     return new;
 end
 $$;
-create trigger count_credentials before update of credentials_secret_id, credentials_env
+create trigger count_credentials before update of credentials_secret_id, credentials_env, settings
 on public.broker_connections for each row
 when (
-    (old.credentials_secret_id, old.credentials_env) is distinct from (new.credentials_secret_id, new.credentials_env)
+    (old.credentials_secret_id, old.credentials_env, old.settings)
+    is distinct from (new.credentials_secret_id, new.credentials_env, new.settings)
 )
 execute function public.count_credentials();
 

@@ -131,16 +131,26 @@ async def _send(submission: _Submission, adapter: BrokerAdapter) -> Told:
     request = order.request()
     if (objection := adapter.objection(request)) is not None:
         return submission.told("refused", code=objection.code, words=str(objection))
-    if submission.is_late:
-        return submission.told("not_sent", code="late")
-    submission.was_sent = True
-    return submission.told("accepted", order=seen(await _to_the_end(adapter, request)))
+    found = await _to_the_end(submission, adapter, request)
+    return (
+        submission.told("not_sent", code="late")
+        if found is None
+        else submission.told("accepted", order=seen(found))
+    )
 
 
-async def _to_the_end(adapter: BrokerAdapter, request: OrderRequest) -> BrokerOrder:
-    """Whoever stops this attempt (a worker that drains, say) waits for the call: nobody knows its outcome otherwise."""
+async def _to_the_end(
+    submission: _Submission, adapter: BrokerAdapter, request: OrderRequest
+) -> BrokerOrder | None:
+    """Whoever stops this attempt (a worker that drains, say) waits for the call: nobody knows its outcome otherwise.
 
-    async def submit() -> BrokerOrder | BrokerError:
+    None: it is too late to begin it.
+    """
+
+    async def submit() -> BrokerOrder | BrokerError | None:
+        if submission.is_late:  # asked here: a process may stand still before a task of it begins
+            return None
+        submission.was_sent = True
         try:
             return await adapter.submit(request)
         except BrokerError as error:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from handlers.clients.broker import BrokerAdapter, BrokerError, BrokerOrder, Fill
+from handlers.clients.broker import BrokerAdapter, BrokerError, BrokerOrder, Fill, OutcomeUnknown
 from handlers.clients.broker_account import Connection
 from handlers.clients.broker_questions import Questions
 from handlers.clients.brokers import Brokers
@@ -70,6 +70,8 @@ class Sight:
 
     orders: list[BrokerOrder] = field(default_factory=list[BrokerOrder])
     missing: list[UUID] = field(default_factory=list[UUID])
+    unread: list[UUID] = field(default_factory=list[UUID])
+    """Asked for, and nothing that could be read was answered: missing, if all else was."""
     looked_for: list[UUID] = field(default_factory=list[UUID])
     fills: Sequence[Fill] = ()
     trouble: BrokerError | None = None
@@ -150,6 +152,7 @@ async def _look(look: Look, questions: Questions) -> dict[str, object] | Snooze:
     except BrokerError as error:
         await record("no")
         return await questions.trouble(error, look.look)
+    sight.missing += sight.unread
     recorded = await record("unless_strangers")
     strangers = _STRANGERS.validate_python(recorded.pop("strangers"))
     if strangers:
@@ -178,7 +181,10 @@ async def _look_for_each(look: Look, sight: Sight, questions: Questions) -> None
     for one in unseen[:SINGLE_LOOKS]:
         if time.monotonic() - started > LAST_CALL.total_seconds():
             return
-        await _look_for(one, look, sight, questions)
+        try:
+            await _look_for(one, look, sight, questions)
+        except OutcomeUnknown:  # perhaps of this one alone, for which the others need not wait
+            sight.unread.append(one.id)
 
 
 async def _look_for(one: DueOrder, look: Look, sight: Sight, questions: Questions) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote
 
+from handlers.clients.broker import OutcomeUnknown
 from handlers.clients.broker_account import NotOpened
 
 INSTALL: Final = "Exchanges need more than what is installed: pip install 'pulseengine-workers[ccxt]'"
@@ -105,6 +106,8 @@ class Passage:
     is_trial: bool = False
     asked: list[Request] = field(default_factory=list[Request])
     """Each request that carried our id."""
+    sent: int = 0
+    """How often something with our id left that can have placed an order."""
     has_begun: bool = False
     """Whether a request began that can have done something: any but a GET, or one with our id."""
     status: int | None = None
@@ -145,6 +148,9 @@ def watched(kind: type[Any]) -> type[Any]:
                 if call.is_trial and (is_ours or method != "GET"):
                     raise Stopped
                 call.has_begun = call.has_begun or is_ours or method != "GET"
+                call.sent += is_ours and method != "GET"
+                if call.sent > 1:  # the library tries again, if its options say so
+                    raise OutcomeUnknown("An order leaves once, whatever the library wants.")
             above: Any = super()
             return await above.fetch(url, method, headers, body)
 

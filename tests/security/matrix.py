@@ -143,9 +143,9 @@ FOR_ORDERS: Final = (
     " begin_cancel record_cancel"
 ).split()
 _WITHIN_ORDERS: Final = (
-    "tell_trader tell_desk order_in_words apply_broker_order tell_of_order enqueue_cancel"
+    "tell_trader tell_desk order_in_words apply_broker_order take_over_stranger tell_of_order enqueue_cancel"
     " check_placed enqueue_order broken_rule order_price exposure_after order_as_told connection_as_told"
-    " conclude_missing end_order give_up_order doubt_order order_progress told_settle"
+    " conclude_missing end_order give_up_order doubt_order tell_of_doubt order_progress told_settle"
     " lock_connection note_broker_answer pass_kill_switch resume_orders"
 ).split()
 FOR_ORDER_TRUTH: Final = (

@@ -117,6 +117,21 @@ async def test_an_answer_that_was_cut_is_no_refusal_although_the_library_says_so
     assert len(desk.requests) == 2
 
 
+async def test_an_order_leaves_once_although_the_library_is_told_to_try_again(ccxt: Any, desk: Desk) -> None:
+    async with answering(desk.handle) as url:
+        eager = made(ccxt, "alpaca", {"apiKey": "k", "secret": SECRET, "options": {"maxRetriesOnFailure": 3}})
+        eager.urls["api"] = dict.fromkeys(eager.urls["api"], url)
+        other = ExchangeAccount(eager, Errors(ccxt, "alpaca"), {})
+        desk.says(ASSETS)
+        await other.begin()
+        desk.requests.clear()
+        desk.says("", 504)
+        with pytest.raises(OutcomeUnknown):
+            await other.submit(OURS)
+        await other.close()
+    assert [request.method for request in desk.requests] == ["POST"]
+
+
 async def test_nobody_there_is_not_sent(ccxt: Any, account: ExchangeAccount) -> None:
     account._exchange.urls["api"] = dict.fromkeys(account._exchange.urls["api"], "http://127.0.0.1:9")
     with pytest.raises(NotSent):

@@ -285,8 +285,15 @@ async def test_a_look_goes_on_in_the_next_job(desk: Desk, exchange: Exchange) ->
     assert len(await desk.fills()) == 25
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2])
-@pytest.mark.parametrize("trouble", [NotSent("no address"), OutcomeUnknown("504")], ids=["not sent", "504"])
+@pytest.mark.parametrize(
+    ("trouble", "calls"),
+    [
+        (NotSent("no address"), 0),
+        (NotSent("no address"), 1),
+        (OutcomeUnknown("504"), 0),
+        (OutcomeUnknown("504"), 2),
+    ],
+)
 async def test_a_broker_that_does_not_answer_puts_the_look_off_and_costs_no_attempt(
     desk: Desk, exchange: Exchange, trouble: NotSent | OutcomeUnknown, calls: int
 ) -> None:
