@@ -15,7 +15,7 @@ from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database
 from handlers.clients.discord import DISCORD_API_BASE, Discord
 from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
-from handlers.clients.mail import MAIL_SETTINGS, Mailer
+from handlers.clients.mail import APP_URL, MAIL_SETTINGS, Mailer
 from handlers.clients.paper import open_paper
 from handlers.clients.push import PUSH_SETTINGS, Push
 from handlers.clients.stripe import (
@@ -97,7 +97,7 @@ async def mailer(settings: Settings) -> AsyncIterator[Mailer]:
         yield opened
 
 
-@resource(DISCORD_API_BASE)
+@resource(DISCORD_API_BASE, APP_URL)
 async def discord(settings: Settings) -> AsyncIterator[Discord]:
     """Discord's webhooks; they need no key of ours."""
     async with Discord.open(settings) as opened:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from handlers.clients.delivery import Hold, Later, NotSent, Pace, Refused, Sent, Told, Unknown
+from handlers.clients.mail import APP_URL
 from handlers.clients.outage import Outage
 from listener import ConfigError, Setting, Settings
 
@@ -73,7 +74,10 @@ class Discord:
             raise ConfigError(
                 [f"{DISCORD_API_BASE.name} has to be a URL without a path; {DISCORD_API_BASE.where}."]
             )
-        headers = {"User-Agent": "DiscordBot (https://pulseengine.dev, 1)"}
+        # Discord wants to know who it is, in this form.
+        headers = {
+            "User-Agent": f"DiscordBot ({settings.get(APP_URL.name) or 'https://pulseengine.example'}, 1)"
+        }
         async with aiohttp.ClientSession(timeout=TIMEOUT, headers=headers) as http:
             yield cls(http, base)
 

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 
-from devstack.alerts.discord import DROPPED, DROPPED_AFTERWARDS, DiscordDouble
+from devstack.alerts.discord import DROPPED, DROPPED_AFTERWARDS, HANGS, DiscordDouble
 from handlers import resources
+from handlers.clients import discord as discord_file
 from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Unknown
 from handlers.clients.discord import LONGEST_HOLD, SHUT_OUT, Discord, understood
 from listener import ConfigError
@@ -209,6 +211,18 @@ async def test_a_connection_that_breaks_leaves_open_whether_it_arrived(
         discord_double.fail_next(ordered)
         assert isinstance(await client.post(webhook.id, webhook.token, MESSAGE), Unknown)
         assert len(webhook.messages) == arrived
+
+
+async def test_who_hangs_is_not_waited_for(
+    discord_double: DiscordDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_file, "TIMEOUT", aiohttp.ClientTimeout(total=0.2, sock_connect=10))
+    webhook = discord_double.webhook()
+    discord_double.fail_next(HANGS)
+    async with Discord.open({"DISCORD_API_BASE": discord_double.url}) as client:
+        told = await client.post(webhook.id, webhook.token, MESSAGE)
+    assert isinstance(told, Unknown)
+    assert told.reason == "timed_out"
 
 
 async def test_where_nobody_listens_nothing_was_sent() -> None:

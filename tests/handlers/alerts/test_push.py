@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from blockbuster import blockbuster_ctx
+from firebase_admin._retry import HttpxRetry
 
 from devstack.alerts.firebase import DROPPED, DROPPED_AFTERWARDS, Device, FirebaseDouble, State
 from handlers import resources
@@ -165,6 +166,15 @@ async def test_a_connection_that_breaks_leaves_open_whether_it_arrived(
         assert len(device.came) == arrived
 
 
+async def test_what_firebase_cannot_take_now_is_tried_again_by_the_library_and_then_by_us(
+    client: Push, firebase: FirebaseDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HttpxRetry, "get_backoff_time", lambda _: 0)  # seven seconds, else
+    device = firebase.device(state="unavailable")
+    assert await to(client, device) == Unknown("failed", "Firebase failed.")
+    assert firebase.answers == {503: 5}
+
+
 async def test_one_device_that_firebase_does_not_answer_for_fails_alone(
     client: Push, firebase: FirebaseDouble
 ) -> None:
@@ -213,11 +223,15 @@ async def test_a_token_that_ends_soon_is_replaced_while_it_is_still_in_use() -> 
         await until("there is another", lambda: firebase.tokens_given == 2)
 
 
-async def test_a_token_that_is_over_is_fetched_once_for_all_who_wait() -> None:
-    async with FirebaseDouble(expires_in=30) as firebase, pushing(firebase) as client:
-        devices = [firebase.device() for _ in range(20)]
-        told = await asyncio.gather(*(to(client, device) for device in devices))
-        assert {type(one) for one in told} == {Sent}
+async def test_a_token_is_fetched_once_for_all_who_wait() -> None:
+    async with FirebaseDouble() as firebase, pushing(firebase) as client:
+        firebase.may_give_tokens.clear()
+        devices = [firebase.device() for _ in range(MOST + 3)]  # two calls, side by side
+        sending = asyncio.gather(*(to(client, device) for device in devices))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        firebase.may_give_tokens.set()
+        assert {type(one) for one in await sending} == {Sent}
         assert firebase.tokens_given == 1
 
 
