@@ -9,6 +9,7 @@ answers when something is wrong is ordered: by the state of a device, or with `f
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import secrets
 import time
@@ -60,6 +61,17 @@ ERRORS: Final[Mapping[str, tuple[int, str, str | None, str]]] = {
 }
 
 
+@functools.cache
+def usual_key() -> rsa.RSAPrivateKey:
+    """To make one takes a while, so all doubles of a process have the same unless they are given another."""
+    return another_key()
+
+
+def another_key() -> rsa.RSAPrivateKey:
+    """One that nobody has."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 @dataclass(slots=True)
 class Device:
     """One app on one device."""
@@ -84,7 +96,14 @@ class _Fault:
 class FirebaseDouble:
     """A running double; async context manager. `url` and `key` are known inside the block."""
 
-    def __init__(self, *, port: int = 0, host: str = "127.0.0.1", expires_in: int = 3600) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        expires_in: int = 3600,
+        private_key: rsa.RSAPrivateKey | None = None,
+    ) -> None:
         self.devices: dict[str, Device] = {}
         self.answers: Counter[int] = Counter()
         """How often each status was answered to a message."""
@@ -98,7 +117,7 @@ class FirebaseDouble:
         self.may_take_messages.set()
         self.ordered: list[_Fault] = []
         self._host, self._port = host, port
-        self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._private = private_key or usual_key()
         self._tokens: dict[str, float] = {}
         self._ended = asyncio.Event()
         self._runner: web.AppRunner | None = None
