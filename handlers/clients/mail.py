@@ -17,14 +17,15 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
 from typing import Final, Protocol
 from uuid import UUID
 
-from handlers.clients.delivery import NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.delivery import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering, NotCarried
 from handlers.clients.mail_frame import is_link
+from handlers.clients.outage import Outage
 from handlers.clients.plain_words import one_line
 from handlers.clients.unsubscribe import EMAIL_UNSUBSCRIBE_SECRET, PULSE_DOOR_URL, Scope, Unsubscribing
 from listener import ConfigError, Setting, Settings
@@ -59,6 +60,10 @@ MAIL_SETTINGS: Final = (
     PULSE_DOOR_URL,
     EMAIL_UNSUBSCRIBE_SECRET,
 )
+SILENCE: Final = frozenset({"no_connection", "no_answer", "connection_lost", "provider_away"})
+"""Reasons that say that nobody answered: others are answers, if only that our key is not taken."""
+MOST_WAITING: Final = 1_000
+"""Mails wait for their request together; what is slow with many of them is no outage."""
 LONGEST_SUBJECT: Final = 150
 """Letters. Clients show about half of it."""
 _PART: Final = r"[^\s@,;:<>()\[\]\\\"\x00-\x1f\x7f]"
@@ -123,6 +128,7 @@ class Mailer:
         self, backend: Backend | None, unsubscribing: Unsubscribing | None, app_url: str | None
     ) -> None:
         self._backend = backend
+        self._outage = Outage(most_waiting=MOST_WAITING)
         self._unsubscribing = unsubscribing
         self.app_url = app_url
         """Where the platform's pages are."""
@@ -143,7 +149,8 @@ class Mailer:
 
     async def send(self, mail: Mail) -> Told:
         """What became of it."""
-        if self._backend is None:
+        backend = self._backend
+        if backend is None:
             return NotSent(
                 "no_backend", "EMAIL_BACKEND is not set: sendgrid, smtp or console. Then replay this job."
             )
@@ -151,16 +158,15 @@ class Mailer:
             return Refused(
                 "invalid_address", "This is no address that mail can be sent to.", suppress="invalid"
             )
-        return await self._backend.send(
-            Mail(
-                mail.delivery_id,
-                to,
-                one_line(mail.subject, LONGEST_SUBJECT) or "(no subject)",
-                mail.text,
-                mail.html,
-                mail.unsubscribe_url,
-            )
-        )
+        subject = one_line(mail.subject, LONGEST_SUBJECT) or "(no subject)"
+
+        async def send() -> Told:
+            told = await backend.send(replace(mail, to=to, subject=subject))
+            is_silent = isinstance(told, NotSent | Unknown | Later) and told.reason in SILENCE
+            self._outage.heard(answered=not is_silent)
+            return told
+
+        return await self._outage.watch(send, is_request=False)
 
 
 class Console:

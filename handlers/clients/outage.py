@@ -33,8 +33,9 @@ WAITING: Final = 10
 class Outage:
     """One per client of a provider and process."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, most_waiting: int = WAITING) -> None:
         self._clock = clock
+        self._most_waiting = most_waiting
         self._under_way: dict[object, float] = {}
         self._missed = 0
         self._until: float | None = None
@@ -76,4 +77,4 @@ class Outage:
         if self._until is not None:
             return timedelta(seconds=self._until - now) if now < self._until else None
         waiting = sum(now - began > SLOW.total_seconds() for began in self._under_way.values())
-        return SLOW if waiting >= WAITING else None
+        return SLOW if waiting >= self._most_waiting else None

@@ -4,9 +4,14 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from handlers.clients import smtp
 from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.mail import Mail, Mailer, Sender
 from handlers.clients.outage import AWAY, MISSES, SLOW, TRYING, WAITING, Outage
+from tests.doubles.smtp import MailServer
+from tests.handlers.alerts.mails import a_mail, outcomes
 
 SILENCE = Unknown("timed_out", "It did not answer.")
 
@@ -102,3 +107,58 @@ async def test_one_that_is_cancelled_waits_no_more(outage: Outage, clock: Clock)
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert await told(outage, Sent()) == Sent()
+
+
+class PostOffice:
+    """A way for mails to leave that says the same to each."""
+
+    def __init__(self, answer: Told) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def send(self, mail: Mail) -> Told:
+        self.asked += 1
+        return self.answer
+
+
+async def test_mails_wait_for_a_provider_that_does_not_answer() -> None:
+    office = PostOffice(Unknown("no_answer", "It did not answer."))
+    mailer = Mailer(office, None, None)
+    said = [await mailer.send(a_mail()) for _ in range(MISSES + 3)]
+    assert office.asked == MISSES
+    assert isinstance(said[-1], Later)
+    assert said[-1].hold is not None
+    assert said[-1].hold.whole_channel
+
+
+async def test_a_key_that_is_refused_is_an_answer_and_no_mail_waits_for_another() -> None:
+    office = PostOffice(NotSent("key_refused", "Not with this key."))
+    mailer = Mailer(office, None, None)
+    said = [await mailer.send(a_mail()) for _ in range(MISSES + 3)]
+    assert said == [office.answer] * len(said)
+
+
+class SilentServer(MailServer):
+    """Takes what is in the envelope, and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        await self.may_answer.wait()
+        return await super().handle_DATA(server, session, envelope)
+
+
+async def test_behind_a_mail_that_a_server_does_not_answer_for_no_other_waits_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 5.0)
+    monkeypatch.setattr(smtp, "AT_ONCE", 1)
+    async with (
+        SilentServer() as server,
+        smtp.Smtp.open(f"smtp://127.0.0.1:{server.port}", Sender("alerts@example.com", "")) as client,
+    ):
+        told_ = await asyncio.gather(*(client.send(a_mail(f"{n}@example.com")) for n in range(10)))
+        server.may_answer.set()
+    assert outcomes(told_) == ["unknown no_answer"] + ["later provider_away"] * 9
