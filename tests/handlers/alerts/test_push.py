@@ -176,7 +176,11 @@ async def test_a_connection_that_breaks_leaves_open_whether_it_arrived(
 async def test_what_firebase_cannot_take_now_is_tried_again_by_the_library_and_then_by_us(
     client: Push, firebase: FirebaseDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HttpxRetry, "get_backoff_time", lambda _: 0)  # seven seconds, else
+
+    def at_once(_: object) -> float:
+        return 0.0
+
+    monkeypatch.setattr(HttpxRetry, "get_backoff_time", at_once)  # seven seconds, else
     device = firebase.device(state="unavailable")
     assert await to(client, device) == Unknown("failed", "Firebase failed.")
     assert firebase.answers == {503: 5}
