@@ -48,7 +48,7 @@ async def test_orders_that_the_broker_does_not_answer_for_stand_in_nobodys_way(
     assert (account["failures"], account["held_until"]) == (0, None)  # orders are still sent
     assert exchange.calls.count("open_orders") <= 6
     exchange.mute.clear()
-    await desk.later(minutes=1)
+    await desk.later(minutes=5, seconds=1)  # by now they count as missing
     await desk.work()
     assert {(await desk.row(order))["status"] for order in mute} == {"filled"}
 
