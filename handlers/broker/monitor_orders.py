@@ -32,6 +32,8 @@ SINGLE_LOOKS: Final = 10
 """In one look; what is left is due still, and looked at by the next one."""
 UNANSWERED: Final = 3
 """So many orders of a look may bring no answer, each by itself: the others are looked at all the same."""
+AT_ONCE: Final = 500
+"""So many orders are written down in one transaction: a statement has its time limit."""
 LAST_CALL: Final = timedelta(seconds=60)
 """From then on no single order is looked for any more: the connection is not held for ever."""
 
@@ -145,6 +147,10 @@ async def _look(look: Look, questions: Questions) -> dict[str, object] | Snooze:
 
     async def record(ends: Literal["yes", "no", "unless_strangers"]) -> dict[str, object]:
         numbered = {"broker_connection_id": look.connection.id, "look": look.look}
+        while len(sight.orders) > AT_ONCE:
+            page = Sight(sight.orders[:AT_ONCE])
+            await call(questions.db, "record_orders_seen", **numbered, told=page.told("no"))
+            del sight.orders[:AT_ONCE]
         return dict(await call(questions.db, "record_orders_seen", **numbered, told=sight.told(ends)))
 
     try:

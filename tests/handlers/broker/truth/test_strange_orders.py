@@ -1,8 +1,14 @@
 """Orders that are strange, or that their broker is silent about, keep nobody from seeing the others."""
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
+
+from handlers.broker.monitor_orders import monitor_orders
+from handlers.clients.database import Database, call
 from tests.handlers.broker.truth.conftest import Desk
 from tests.handlers.broker.truth.exchange import Exchange
 
@@ -51,6 +57,30 @@ async def test_orders_that_the_broker_does_not_answer_for_stand_in_nobodys_way(
     await desk.later(minutes=5, seconds=1)  # by now they count as missing
     await desk.work()
     assert {(await desk.row(order))["status"] for order in mute} == {"filled"}
+
+
+async def test_very_many_open_orders_are_written_down_in_portions(
+    desk: Desk, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five thousand in one statement take longer than Supabase lets one take."""
+    following = sys.modules[monitor_orders.__module__]
+    monkeypatch.setattr(following, "AT_ONCE", 2)
+    written: list[int] = []
+
+    async def noted(db: Database, function: str, **words: Any) -> Any:
+        if function == "record_orders_seen":
+            written.append(len(words["told"]["orders"]))
+        return await call(db, function, **words)
+
+    monkeypatch.setattr(following, "call", noted)
+    order = await desk.order()
+    exchange.fill(await desk.broker_id(order), "10")
+    for _ in range(5):
+        exchange.place("TSLA")
+    await desk.look()
+    assert written == [2, 2, 2]
+    assert len(await desk.orders()) == 5
+    assert ((await desk.row(order))["status"], len(await desk.fills())) == ("filled", 1)
 
 
 async def test_a_miss_is_counted_once_a_look_whoever_else_is_looked_for(
