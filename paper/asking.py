@@ -1,15 +1,17 @@
 """What clients ask the paper broker's HTTP face, as Alpaca's API documents it, and the errors that it answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 from uuid import UUID, uuid4
 
 from paper.words import OrderType, Refused, Request, Side, TimeInForce
 
 Json = dict[str, Any]
+N = TypeVar("N", int, Decimal)
+OPERATIONS = "submit", "cancel", "find", "list", "any"
 _FORBIDDEN = frozenset({"insufficient_buying_power", "insufficient_quantity"})
 
 
@@ -39,7 +41,7 @@ def words_of(body: bytes) -> Json:
     """The JSON object of a body; its numbers are Decimal."""
     try:
         asked: object = json.loads(body, parse_float=Decimal)
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict):
         raise Answered(400, 40010000, "request body format is invalid")
@@ -74,6 +76,34 @@ def request_of(body: bytes) -> Request:
     )
 
 
+def fault_of(body: bytes, kinds: Collection[str]) -> Json:
+    """The fault that is asked for, with nothing in it that the database would refuse."""
+    words = words_of(body)
+    if words.get("kind") not in list(kinds):
+        raise Answered(422, 42210000, f"invalid kind: it is one of {', '.join(sorted(kinds))}")
+    try:
+        fault: Json = {"kind": words["kind"]}
+        for name, known in (("operation", OPERATIONS), ("seed", None)):
+            if (word := words.get(name)) is not None:
+                if not str(word).isprintable() or (known and word not in known):
+                    raise ValueError
+                fault[name] = str(word)
+        for name, most in (("seconds", 86_400), ("probability", 1)):
+            if (said := words.get(name)) is not None:
+                fault[name] = str(_within(Decimal(str(said)), 0, most))
+        if (count := words.get("remaining")) is not None:
+            fault["remaining"] = _within(int(count), 0, 10**9)
+    except (ValueError, TypeError, InvalidOperation):
+        raise Answered(422, 42210000, "this fault makes no sense") from None
+    return fault
+
+
+def _within(number: N, least: int, most: int) -> N:
+    if not least <= number <= most:
+        raise ValueError
+    return number
+
+
 def _one_of(words: Json, name: str, known: tuple[str, ...]) -> str:
     if words[name] not in known:
         raise Answered(422, 42210000, f"invalid {name}")
@@ -104,7 +134,7 @@ def time_of(query: Mapping[str, str], name: str) -> datetime | None:
 def whole_of(query: Mapping[str, str], name: str, otherwise: int, most: int) -> int:
     """A count of a query."""
     text = query.get(name, str(otherwise))
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
         raise Answered(422, 42210000, f"invalid {name}: must be between 1 and {most}")
     return int(text)
 
@@ -113,6 +143,6 @@ def place_of(token: str) -> Json:
     """The fill that an activity's id names."""
     order_id, _, number = token.rpartition("::")[2].rpartition("-")
     try:
-        return {"order_id": str(UUID(order_id)), "number": int(number)}
+        return {"order_id": str(UUID(order_id)), "number": _within(int(number), 0, 10**9)}
     except ValueError:
         raise Answered(422, 42210000, "invalid page_token") from None

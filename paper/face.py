@@ -66,6 +66,8 @@ async def _errors(request: web.Request, handler: Callable[..., Awaitable[Any]]) 
     """What was raised, as the API answers it."""
     try:
         try:
+            if "\0" in request.path or any("\0" in word for word in request.query.values()):
+                raise Answered(400, 40010000, "request is invalid")
             return await handler(request)
         except Refused as refused:
             raise Answered.of(refused) from None
@@ -150,7 +152,7 @@ async def list_positions(request: web.Request) -> web.Response:
 async def get_position(request: web.Request) -> web.Response:
     wanted = request.match_info["symbol"]
     for position in await request[_BROKER].positions():
-        if wanted in (position.symbol, shapes.asset_id(position.symbol)):
+        if wanted in (shapes.position_symbol(position.symbol), shapes.asset_id(position.symbol)):
             return web.json_response(shapes.told_position(position))
     raise Answered(*asking.NO_POSITION)
 
@@ -199,10 +201,7 @@ async def get_asset(request: web.Request) -> web.Response:
 
 @_routes.post("/paper/faults")
 async def ask_for_fault(request: web.Request) -> web.Response:
-    fault = asking.words_of(await request.read())
-    if fault.get("kind") not in KINDS:
-        raise Answered(422, 42210000, f"invalid kind: it is one of {', '.join(sorted(KINDS))}")
-    await request[_BROKER].ask_for_fault(fault)
+    await request[_BROKER].ask_for_fault(asking.fault_of(await request.read(), KINDS))
     return web.Response(status=204)
 
 

@@ -20,7 +20,7 @@
 --   refused    for certain: there is no order of this submission
 --   duplicate  refused since its id is taken: there is one, of an earlier submission
 --   not_sent   for certain, and it may be sent later: `code` says why (too_fast, bad_credentials, no_connection,
---              market_closed, busy, late, stopped), `after_seconds` or `opens_at` when
+--              not_opened, market_closed, busy, late, stopped), `after_seconds` or `opens_at` when
 --   unknown    all else
 -- Guarantees: safe to repeat; never counts against the job.
 create function public.record_submission(order_id uuid, submission integer, told jsonb) returns jsonb

@@ -55,6 +55,12 @@ begin
             held_for := least(interval '5 minutes', interval '5 seconds' * power(2, least(c.failures, 12) - 3));
         end if;
     else
+        if code = 'not_opened' then     -- a worker lacks a library, a variable, or what Vault should have
+            perform public.tell_desk(
+                'broker_not_opened', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
+                jsonb_build_object('broker_connection_id', c.id, 'broker', c.broker)
+            );
+        end if;
         return c;                       -- our own doing: says nothing of the broker
     end if;
 

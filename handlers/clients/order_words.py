@@ -25,12 +25,14 @@ from handlers.clients.broker import (
     TooFast,
     Traits,
 )
-from handlers.clients.broker_account import Connection
+from handlers.clients.broker_account import Connection, NotOpened
 from handlers.clients.brokers import Busy
 from listener import Snooze
 
 Told = dict[str, object]
 """What a `record_…` function takes."""
+NOT_OPENED_FOR = timedelta(seconds=10)
+"""Another worker may have what this one lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,9 @@ def no_answer(error: BrokerError, connection: Connection) -> Told:
             }
         case Busy():
             return {"outcome": "not_sent", "code": "busy", "after_seconds": error.after.total_seconds()}
+        case NotOpened():
+            wait = NOT_OPENED_FOR.total_seconds()
+            return {"outcome": "not_sent", "code": "not_opened", "after_seconds": wait}
         case NotSent():
             return {"outcome": "not_sent", "code": "no_connection"}
         case Refused():

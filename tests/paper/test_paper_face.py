@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.paper.conftest import Face, Notes
 
@@ -118,6 +119,29 @@ async def test_a_body_that_is_no_order_is_refused(client: Client) -> None:
     assert (await client.ask("GET", "/v2/orders?after=yesterday"))[0] == 422
     for token in ("x", "20261128::no-uuid-1", f"20261128::{uuid4()}-x"):
         assert (await client.ask("GET", f"/v2/account/activities?page_token={token}"))[0] == 422
+
+
+STRANGE = [
+    ("GET", "/v2/orders?limit=" + "9" * 5000, None), ("GET", "/v2/orders?symbols=%00", None),
+    ("GET", "/v2/orders:by_client_order_id?client_order_id=%00", None), ("GET", "/v2/assets/%00", None),
+    ("GET", f"/v2/account/activities?page_token=x::{uuid4()}-99999999999999", None),
+    ("POST", "/v2/orders", '{"a":' * 100_000),
+    *[
+        ("POST", "/paper/faults", f'{{"kind": {rest}}}')
+        for rest in ('["x"]', '"hang", "seconds": "abc"', '"hang", "seconds": -1', '"too_fast", "seconds": 1e300',
+                     '"hang", "remaining": "x"', '"hang", "remaining": -1', '"hang", "probability": 7',
+                     '"hang", "seconds": "NaN"', '"hang", "operation": "nope"', '"hang", "seed": "\\ud800"')
+    ],
+]  # fmt: skip
+
+
+async def test_whatever_makes_no_sense_is_the_callers_fault(served: Face) -> None:
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        for method, path, body in STRANGE:
+            url = URL(served.url + path, encoded=True)
+            async with session.request(method, url, data=body) as answer:
+                assert answer.status in {400, 422}, (path[:60], (body or "")[:60])
+                assert set(await answer.json()) == {"code", "message"}
 
 
 @pytest.mark.parametrize("secret", ["another", ""])

@@ -9,6 +9,7 @@ import pytest
 
 from handlers.broker import execute_order as handler_file
 from handlers.clients.broker import Hours, OrderRequest, OutcomeUnknown
+from handlers.clients.brokers import Brokers
 from handlers.clients.database import CallFailed, call
 from handlers.clients.order_words import seen
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, raises
@@ -191,3 +192,17 @@ async def test_a_cancel_that_met_a_closed_account_is_done_when_that_is_open_agai
     assert (await desk.cancel(order))["status"] == "canceled"
     await clock(HOUR + 301)
     assert await canceled_again(desk) == [order]
+
+
+async def test_a_worker_that_lacks_what_opens_an_account_holds_it_for_nobody_and_is_told_of(
+    desk: Desk, broker: Broker
+) -> None:
+    async with Brokers.open({}, {}, desk.db) as lacking:
+        poor = replace(desk, brokers=lacking)
+        orders = [await poor.place() for _ in range(4)]
+        for order in orders:
+            assert (await poor.attempt(order))["again"] == 10
+    assert (await desk.account())["failures"] == 0
+    assert await desk.told("operators") == ["broker_not_opened"]
+    for order in orders:
+        assert (await desk.attempt(order))["status"] == "accepted"
