@@ -150,7 +150,7 @@ async def list_positions(request: web.Request) -> web.Response:
 async def get_position(request: web.Request) -> web.Response:
     wanted = request.match_info["symbol"]
     for position in await request[_BROKER].positions():
-        if wanted in (position.symbol, shapes.asset_id(position.symbol)):
+        if wanted in (shapes.position_symbol(position.symbol), shapes.asset_id(position.symbol)):
             return web.json_response(shapes.told_position(position))
     raise Answered(*asking.NO_POSITION)
 

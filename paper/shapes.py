@@ -82,7 +82,7 @@ def told_position(position: Position) -> Json:
     share = profit / abs(position.cost) if position.cost else Decimal(0)
     return {
         "asset_id": asset_id(position.symbol),
-        "symbol": position.symbol,
+        "symbol": position_symbol(position.symbol),
         "exchange": "CRYPTO" if "/" in position.symbol else "NASDAQ",
         "asset_class": _asset_class(position.symbol),
         "asset_marginable": False,
@@ -172,6 +172,11 @@ def told_asset(symbol: str) -> Json:
 def asset_id(symbol: str) -> str:
     """The same for a symbol everywhere."""
     return str(uuid5(NAMESPACE_DNS, symbol))
+
+
+def position_symbol(symbol: str) -> str:
+    """What is held of a pair is told without its slash, unlike its orders."""
+    return symbol.replace("/", "")
 
 
 def _asset_class(symbol: str) -> str:

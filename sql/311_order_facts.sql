@@ -34,7 +34,9 @@ declare
     word constant text := seen ->> 'status';
     seen_at constant timestamptz := (seen ->> 'updated_at')::timestamptz;
     filled constant numeric := coalesce((seen ->> 'filled_quantity')::numeric, 0);
-    avg_price constant numeric := (seen ->> 'filled_avg_price')::numeric;
+    avg_price constant numeric := (          -- that of a combination may be negative: no price of ours
+        select p.price from (values ((seen ->> 'filled_avg_price')::numeric)) as p (price) where p.price > 0
+    );
     unheard constant boolean := was.broker_order_id is null;    -- until now, all that is known was our own word
     older constant boolean := coalesce(seen_at < was.broker_updated_at, false);
 begin

@@ -20,6 +20,7 @@ create table public.broker_looks (
     next_job_id bigint,                                 -- the one job that waits
     asked integer not null default 0,                   -- how many were asked for: the key of each
     wanted_at timestamptz,                              -- news of who knows which order
+    strangers_since timestamptz,                        -- the earliest execution of an order that is not known yet
     looked_at timestamptz                               -- when the latest has ended well
 );
 
@@ -297,7 +298,8 @@ return jsonb_build_object(
 
 
 -- Since when executions are asked for: a while before the latest that is known, since they may be told out of order,
--- and from the beginning of each order that lacks some. Callers: take_orders_to_check.
+-- and from the beginning of each order that lacks some; and those of orders that nobody knows, for a day.
+-- Callers: take_orders_to_check.
 create function public.fills_wanted_since(broker_connection_id uuid, created_at timestamptz) returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -319,6 +321,10 @@ select least(
                 select coalesce(sum(f.quantity), 0) from public.order_fills as f
                 where f.order_id = o.id
             )
+    ),
+    (
+        select l.strangers_since from public.broker_looks as l
+        where l.broker_connection_id = fills_wanted_since.broker_connection_id
     )
 ) - interval '10 minutes';
 $$;

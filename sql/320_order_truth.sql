@@ -7,10 +7,11 @@
 -- Writes down what a look saw. `told` is {"orders": [seen …], "missing": [ids of orders that the broker does not know],
 -- "looked_for": [ids that record_lookup has judged], "fills": [{"broker_fill_id", "broker_order_id", "quantity",
 -- "price", "commission", "filled_at", "symbol"}], "ends"}; "orders" are all open ones and those looked for one by one,
--- ours or not, in the words of apply_broker_order.
+-- ours or not, in the words of apply_broker_order. "unasked" says that there are more strangers than were looked for.
 -- Answers {"orders" (adopted: those that nobody knew), "fills" (new ones), "strangers"}. Strangers are orders that
 -- executions speak of and nobody knows, as {"broker_order_id", "symbol"}. "ends" is yes (the look is over), no, or
--- unless_strangers: then they are looked for, and told by a second call.
+-- unless_strangers: then they are looked for, and told by a second call. Their executions are asked for again, for a
+-- day, until they are known.
 -- Callers: monitor_orders, over RPC.
 -- Guarantees: safe to repeat, and to be overtaken: what it writes only grows, and misses are counted for the current
 -- look alone.
@@ -27,6 +28,7 @@ declare
     adopted integer := 0;
     booked uuid[];
     strangers jsonb;
+    unknown_since timestamptz;
 begin
     select c.* into strict connection from public.broker_connections as c
     where c.id = record_orders_seen.broker_connection_id;
@@ -109,20 +111,26 @@ begin
         order by 1
     ) as o;
 
-    if told ->> 'ends' = 'unless_strangers' then
-        select jsonb_agg(distinct jsonb_build_object(
-            'broker_order_id', f.broker_order_id, 'symbol', f.symbol
-        )) into strangers
-        from jsonb_to_recordset(told -> 'fills') as f (broker_order_id text, symbol text)
-        where not exists (
-            select from public.orders as o
-            where o.broker_connection_id = connection.id and o.broker_order_id = f.broker_order_id
-        );
+    select
+        jsonb_agg(distinct jsonb_build_object('broker_order_id', f.broker_order_id, 'symbol', f.symbol)),
+        min(f.filled_at) filter (where f.filled_at > public.clock_now() - interval '1 day')
+    into strangers, unknown_since
+    from jsonb_to_recordset(told -> 'fills') as f (broker_order_id text, symbol text, filled_at timestamptz)
+    where not exists (
+        select from public.orders as o
+        where o.broker_connection_id = connection.id and o.broker_order_id = f.broker_order_id
+    );
+    if told ->> 'ends' <> 'no' or told -> 'fills' <> '[]' then      -- else they were not read
+        update public.broker_looks as l set strangers_since = unknown_since
+        where l.broker_connection_id = connection.id and l.look = record_orders_seen.look;
     end if;
     select l.* into looks from public.broker_looks as l where l.broker_connection_id = connection.id for update;
     if looks.look = record_orders_seen.look and looks.looking_until is not null
-        and told ->> 'ends' <> 'no' and strangers is null then
+        and (told ->> 'ends' = 'yes' or told ->> 'ends' = 'unless_strangers' and strangers is null) then
         perform public.end_look(connection.id);
+        if (told -> 'unasked')::boolean then
+            perform public.look_soon(connection.id, public.clock_now() + interval '1 minute', true);
+        end if;
     end if;
     return jsonb_build_object(
         'orders', cardinality(touched), 'adopted', adopted, 'fills', cardinality(booked),

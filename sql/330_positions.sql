@@ -9,7 +9,7 @@
 -- What a position has that no order accounts for is `unexplained`: bought before we knew the account, moved in, or a
 -- correction by the broker. It is shown, never corrected. A change of it is told once, when two runs in a row agree on
 -- it: by then a look at the orders has found what was only not known yet. What the very first run finds is not told;
--- nor is, at exchanges, what may be their fees, which they take in kind: a hundredth of what was traded, or the share
+-- nor is, of coins, what may be the fees of an exchange, taken in kind: a hundredth of what was traded, or the share
 -- that the connection's settings say in drift_tolerated ("0.002").
 
 -- Enqueues a run for each active connection, of one user or of all, in pages. Answers {"connections", "enqueued",
@@ -263,7 +263,7 @@ declare
     share constant numeric := case
         when connection.settings ->> 'drift_tolerated' ~ '^[01](\.[0-9]{1,9})?$'
             then (connection.settings ->> 'drift_tolerated')::numeric
-        when connection.broker like 'ccxt:%' then 0.01
+        when connection.broker like 'ccxt:%' or connection.broker = 'alpaca' and p.symbol like '%/%' then 0.01
         else 0
     end;
     traded numeric;

@@ -79,7 +79,8 @@ def receive(delivery: Delivery, settings: Settings) -> NewJob:
         "payload": callback.payload,
         "received_at": callback.received_at.isoformat(),
     }
-    key = f"callback:{callback.connection_id}:{callback.event_id}"
+    # With the version: who has a secret that does not count any more cannot take the place of an event.
+    key = f"callback:{callback.connection_id}:{callback.version}:{callback.event_id}"
     return NewJob(Queue.BROKER, handle_callback.__name__, data, idempotency_key=key)
 
 

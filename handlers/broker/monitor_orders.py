@@ -6,13 +6,15 @@
 
 A look is one call for all open orders, one for each due order that is not among them, and one for the executions. What
 it sees is written by functions that let nothing go back (`sql/320_order_truth.sql`); who looks and when, one at a time
-and never a pile, is in `sql/318_order_looks.sql`. A broker that does not answer puts off the looks at that connection.
+and never a pile, is in `sql/318_order_looks.sql`. A broker that does not answer puts off the looks at that connection;
+one order that it does not answer for is looked at again later, and keeps nobody from seeing the others.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from random import sample
 from typing import Final, Literal
 from uuid import UUID
 
@@ -28,6 +30,8 @@ from listener import Job, Payload, Queue, Reject, Snooze, handler
 
 SINGLE_LOOKS: Final = 10
 """In one look; what is left is due still, and looked at by the next one."""
+UNANSWERED: Final = 3
+"""So many orders of a look may bring no answer, each by itself: the others are looked at all the same."""
 LAST_CALL: Final = timedelta(seconds=60)
 """From then on no single order is looked for any more: the connection is not held for ever."""
 
@@ -74,8 +78,8 @@ class Sight:
     """Asked for, and nothing that could be read was answered: missing, if all else was."""
     looked_for: list[UUID] = field(default_factory=list[UUID])
     fills: Sequence[Fill] = ()
-    trouble: BrokerError | None = None
-    """What kept it from seeing more."""
+    unasked: bool = False
+    """Whether there are more strangers than were looked for."""
 
     def told(self, ends: Literal["yes", "no", "unless_strangers"]) -> Told:
         """What record_orders_seen takes."""
@@ -95,6 +99,7 @@ class Sight:
                 }
                 for fill in self.fills
             ],
+            "unasked": self.unasked,
             "ends": ends,
         }
 
@@ -156,16 +161,30 @@ async def _look(look: Look, questions: Questions) -> dict[str, object] | Snooze:
     recorded = await record("unless_strangers")
     strangers = _STRANGERS.validate_python(recorded.pop("strangers"))
     if strangers:
-        sight.orders = []
+        sight.orders, sight.missing, sight.looked_for = [], [], []
         try:
-            for one in strangers[:SINGLE_LOOKS]:
-                found = await questions.ask(one.get)
-                sight.orders += [found] if found else []
+            await _look_for_strangers(strangers, sight, questions)
         except BrokerError as error:
             await record("no")
             return await questions.trouble(error, look.look)
         recorded = await record("yes")
+        del recorded["strangers"]
     return recorded
+
+
+async def _look_for_strangers(strangers: list["_Stranger"], sight: Sight, questions: Questions) -> None:
+    """Any of them: one that is never told must not stand in the way of the others for ever."""
+    sight.unasked = len(strangers) > SINGLE_LOOKS
+    unanswered = 0
+    for one in sample(strangers, min(len(strangers), SINGLE_LOOKS)):
+        try:
+            found = await questions.ask(one.get)
+        except OutcomeUnknown:
+            unanswered += 1
+            if unanswered > UNANSWERED:
+                raise
+        else:
+            sight.orders += [found] if found else []
 
 
 async def _look_for_each(look: Look, sight: Sight, questions: Questions) -> None:
@@ -179,7 +198,7 @@ async def _look_for_each(look: Look, sight: Sight, questions: Questions) -> None
     ]
     started = time.monotonic()
     for one in unseen[:SINGLE_LOOKS]:
-        if time.monotonic() - started > LAST_CALL.total_seconds():
+        if time.monotonic() - started > LAST_CALL.total_seconds() or len(sight.unread) >= UNANSWERED:
             return
         try:
             await _look_for(one, look, sight, questions)

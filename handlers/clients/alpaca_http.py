@@ -80,9 +80,9 @@ class Answer:
 
     @property
     def is_missing(self) -> bool:
-        """Whether Alpaca says that there is no such order."""
+        """Whether Alpaca says that there is no such order; its code is that of an account it cannot find, too."""
         error = self.error if self.status == 404 else None
-        return error is not None and error.code in _NO_SUCH_ORDER
+        return error is not None and error.code in _NO_SUCH_ORDER and "account" not in error.message.lower()
 
     def done(self) -> Self:
         """Itself, if what was asked is done. Raises for all others."""

@@ -37,6 +37,7 @@ _ENDS: Final = {
 """Whatever else Alpaca calls it, the order is alive."""
 _TIMES_IN_FORCE: Final[dict[str, TimeInForce]] = {"day": "day", "gtc": "gtc", "ioc": "ioc", "fok": "fok"}
 _CRYPTO: Final = re.compile(r"[A-Z0-9]+/[A-Z0-9]+")
+_HELD_COIN: Final = re.compile(r"^([A-Z0-9]+)USD$")
 
 
 class AlpacaOrder(BaseModel):
@@ -130,12 +131,16 @@ class AlpacaPosition(BaseModel):
     symbol: str
     qty: Decimal
     side: Literal["long", "short"]
+    asset_class: str | None = None
     avg_entry_price: Decimal | None = None
     current_price: Decimal | None = None
 
     def in_our_words(self) -> BrokerPosition:
         quantity = -abs(self.qty) if self.side == "short" else abs(self.qty)
-        return BrokerPosition(self.symbol, quantity, self.avg_entry_price, self.current_price)
+        symbol = self.symbol
+        if self.asset_class == "crypto":  # a coin is held as BTCUSD, and traded as BTC/USD
+            symbol = _HELD_COIN.sub(r"\1/USD", symbol)
+        return BrokerPosition(symbol, quantity, self.avg_entry_price, self.current_price)
 
 
 class AlpacaClock(BaseModel):

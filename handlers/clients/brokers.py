@@ -138,8 +138,10 @@ class Brokers:
         if kept.is_retired and not kept.users:
             await _close(kept)
         idle = [one for one in self._kept.values() if not one.users]
-        for one in idle[: max(len(self._kept) - MOST_KEPT, 0)]:
-            self._retire(one)
+        over = idle[: max(len(self._kept) - MOST_KEPT, 0)]
+        for one in over:
+            self._retire(one)  # all of them first: while one is closed, somebody may ask for the next
+        for one in over:
             await _close(one)
 
     async def _opened(self, kept: _Kept) -> BrokerAdapter:

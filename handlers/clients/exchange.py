@@ -9,6 +9,9 @@ connection, none of them secret:
     dedupe        account or open_orders, and
     shows_closed  true: what you know of an exchange and we do not; believed where orders are looked up by our id
 
+Some exchanges list orders or trades only of one symbol, or not at all. There our orders are looked at one by one, and
+what was placed by hand, or single executions, are not seen; positions are. Contracts are counted, at the price of one.
+
 Before the first order of a kind it is proven that our id would be sent (exchange_proof.py); otherwise it is refused.
 What a submission's error means is read from how far its request came (exchange_ccxt.py).
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -37,7 +40,7 @@ from handlers.clients.broker import (
 )
 from handlers.clients.broker_account import Account, NotOpened
 from handlers.clients.exchange_ccxt import Exchange, Words, library, made, passage
-from handlers.clients.exchange_errors import Declined, Errors, Missing
+from handlers.clients.exchange_errors import Declined, Errors, Missing, Unlisted
 from handlers.clients.exchange_lists import Pages
 from handlers.clients.exchange_proof import Ways, prove
 from handlers.clients.exchange_words import balances_of, fill_of, inner, order_of, positions_of
@@ -213,6 +216,9 @@ class ExchangeAccount:
             if found is not None and found.client_order_id != client_order_id:
                 raise OutcomeUnknown(f"{self._exchange.id} answered with another order than ours.")
             return found
+        return await self._listed(symbol, lambda order: order.client_order_id == client_order_id)
+
+    async def _listed(self, symbol: str, is_it: Callable[[BrokerOrder], bool]) -> BrokerOrder | None:
         since = datetime.now(UTC) - LOOK_BACK
         lists = [
             "fetchOpenOrders",
@@ -221,12 +227,17 @@ class ExchangeAccount:
         for name in lists:
             if self._exchange.has.get(name):
                 for order in await self._orders(name, symbol, None if name == "fetchOpenOrders" else since):
-                    if order.client_order_id == client_order_id:
+                    if is_it(order):
                         return order
         return None
 
     async def get(self, broker_order_id: str, symbol: str) -> BrokerOrder | None:
-        return await self._look(broker_order_id, symbol, {})
+        if self._exchange.has.get("fetchOrder"):
+            return await self._look(broker_order_id, symbol, {})
+        found = await self._listed(symbol, lambda order: order.broker_order_id == broker_order_id)
+        if found is None:  # perhaps older than what was listed
+            raise OutcomeUnknown(f"{self._exchange.id} does not list this order.")
+        return found
 
     async def _look(self, id_: str, symbol: str, params: Words) -> BrokerOrder | None:
         try:
@@ -250,7 +261,10 @@ class ExchangeAccount:
                 raise OutcomeUnknown(f"{self._exchange.id} did not cancel it.") from None
 
     async def open_orders(self) -> Sequence[BrokerOrder]:
-        return await self._orders("fetchOpenOrders", None, None)
+        try:
+            return await self._orders("fetchOpenOrders", None, None)
+        except Unlisted:
+            return []
 
     async def _orders(self, name: str, symbol: str | None, since: datetime | None) -> list[BrokerOrder]:
         read = {
@@ -263,6 +277,12 @@ class ExchangeAccount:
             return [order for one in found if (order := order_of(one)) is not None]
 
     async def fills(self, since: datetime) -> Sequence[Fill]:
+        try:
+            return await self._fills(since)
+        except Unlisted:
+            return []
+
+    async def _fills(self, since: datetime) -> list[Fill]:
         with passage() as passed, self._errors.of_reading("its trades", passed):
             read = self._exchange.fetch_my_trades
             asked: Words = {"direction": "asc"} if self._exchange.id in ASCENDING else {}

@@ -186,6 +186,8 @@ def made(ccxt: Any, name: str, config: Words) -> Exchange:
             "maxRetriesOnFailure": 0,
         }
     )
+    # Binance would rather list nothing than all.
+    exchange.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
     exchange.logger = logging.getLogger("ccxt")
     exchange.logger.setLevel(logging.WARNING)  # else it would write requests with their headers
     return cast("Exchange", exchange)

@@ -40,6 +40,10 @@ class Declined(Exception):
     """The exchange says that it does not do what it was asked for."""
 
 
+class Unlisted(OutcomeUnknown):
+    """The exchange has no such list, or only one for each symbol. It was not asked."""
+
+
 class Errors:
     """Of one exchange."""
 
@@ -129,6 +133,8 @@ class Errors:
         except self._ccxt.BaseError as error:
             if isinstance(error.__cause__, (aiohttp.ClientConnectorError, socket.gaierror)):
                 self._of_no_answer(error)
+            if isinstance(error, (self._ccxt.ArgumentsRequired, self._ccxt.NotSupported)):
+                raise Unlisted(f"{self._name} does not show {what} like this.") from None
             raise OutcomeUnknown(f"{self._name} did not show {what} ({type(error).__name__}).") from None
         except Exception as error:  # noqa: BLE001 - the library did not foresee an answer
             raise OutcomeUnknown(f"{self._name} did not show {what} ({type(error).__name__}).") from None

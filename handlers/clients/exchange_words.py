@@ -122,7 +122,8 @@ def fill_of(found: Words) -> Fill | None:
     if not found.get("id") or not found.get("order") or not quantity or not price or at is None:
         return None
     return Fill(
-        broker_fill_id=str(found["id"]),
+        # A trade of two orders of ours has one id, and some exchanges count the trades of each symbol by themselves.
+        broker_fill_id=f"{found.get('symbol') or ''}:{found['order']}:{found['id']}",
         broker_order_id=str(found["order"]),
         quantity=quantity,
         price=price,
@@ -133,14 +134,16 @@ def fill_of(found: Words) -> Fill | None:
 
 
 def positions_of(found: Iterable[Words]) -> Iterator[BrokerPosition]:
-    """Contracts that are held."""
+    """Contracts that are held: so many, as orders and executions count them, with the price of one contract."""
     for one in found:
         held = number(one.get("contracts"))
         size = number(one.get("contractSize")) or Decimal(1)
         if held:
-            quantity = -abs(held * size) if one.get("side") == "short" else abs(held * size)
+            quantity = -abs(held) if one.get("side") == "short" else abs(held)
             entry, now = number(one.get("entryPrice")), number(one.get("markPrice"))
-            yield BrokerPosition(str(one["symbol"]), quantity, entry or None, now or None)
+            yield BrokerPosition(
+                str(one["symbol"]), quantity, entry * size if entry else None, now * size if now else None
+            )
 
 
 def balances_of(found: Words, quote: str, symbols: Iterable[str]) -> Iterator[BrokerPosition]:

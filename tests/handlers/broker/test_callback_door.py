@@ -52,7 +52,7 @@ def test_a_signed_callback_is_a_job_of_its_event() -> None:
     assert (job.queue, job.type, job.idempotency_key) == (
         "broker",
         "handle_callback",
-        f"callback:{ACCOUNT}:e1",
+        f"callback:{ACCOUNT}:1:e1",
     )
     assert job.data == {
         "connection_id": str(ACCOUNT),
@@ -62,6 +62,16 @@ def test_a_signed_callback_is_a_job_of_its_event() -> None:
         "payload": {"order_id": "o1"},
         "received_at": NOW.isoformat(),
     }
+
+
+def test_who_has_a_retired_secret_cannot_take_the_place_of_an_event() -> None:
+    """The door cannot see that version 1 does not count any more; the job that it makes must keep nobody out."""
+    keys = set[str | None]()
+    for version in (1, 2):
+        place = {"connection_id": str(ACCOUNT), "version": str(version)}
+        signature = sign(callback_secret(MASTER, ACCOUNT, version), BODY, NOW)
+        keys.add(receive(delivery(BODY, signature, place), SETTINGS).idempotency_key)
+    assert len(keys) == 2
 
 
 def test_the_signature_is_what_the_page_says() -> None:

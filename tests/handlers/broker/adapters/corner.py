@@ -108,7 +108,7 @@ class Corner:
 
     async def positions(self) -> Sequence[BrokerPosition]:
         found = (await self._ask("GET", "/v2/positions")).json()
-        return [BrokerPosition(one["symbol"], Decimal(one["qty"]), None, None) for one in found]
+        return [BrokerPosition(pair_of(one), Decimal(one["qty"]), None, None) for one in found]
 
     async def hours(self, symbol: str) -> Hours:
         clock = (await self._ask("GET", "/v2/clock")).json()
@@ -117,6 +117,11 @@ class Corner:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+
+def pair_of(words: Any) -> str:
+    name = str(words["symbol"])  # a coin is held as BTCUSD, and traded as BTC/USD
+    return f"{name.removesuffix('USD')}/USD" if words["asset_class"] == "crypto" else name
 
 
 def time_of(words: Any) -> datetime:

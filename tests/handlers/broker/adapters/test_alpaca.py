@@ -84,6 +84,7 @@ async def test_a_refusal_says_why_in_the_broker_s_own_words(desk: Desk, adapter:
 
 LOOKED: list[tuple[str, int, object, type[BrokerError] | None]] = [
     ("no such order", 404, {"code": 40410000, "message": "order not found"}, None),
+    ("no such account", 404, {"code": 40410000, "message": "account not found for 1"}, OutcomeUnknown),
     ("no such address", 404, {"message": "endpoint not found."}, OutcomeUnknown),
     ("a proxy: no such page", 404, "<html>", OutcomeUnknown),
     ("a proxy: a code of its own", 404, {"code": 404, "message": "not found"}, OutcomeUnknown),

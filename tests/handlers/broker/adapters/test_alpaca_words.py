@@ -74,6 +74,13 @@ async def test_orders_placed_by_hand_are_listed_in_the_nearest_words(desk: Desk,
     assert (seen["4"].quantity, seen["4"].status) == (Decimal("0.7"), BrokerStatus.PARTIALLY_FILLED)
 
 
+async def test_a_coin_is_held_under_the_symbol_of_its_orders(desk: Desk, adapter: Alpaca) -> None:
+    """Alpaca lists what is held of BTC/USD as BTCUSD."""
+    shown = [("BTCUSD", "crypto"), ("ETH/USD", "crypto"), ("AAPL", "us_equity"), ("BUSD", "us_equity")]
+    desk.says([{"symbol": one, "asset_class": kind, "qty": "1", "side": "long"} for one, kind in shown])
+    assert [one.symbol for one in await adapter.positions()] == ["BTC/USD", "ETH/USD", "AAPL", "BUSD"]
+
+
 async def test_a_page_that_ends_within_one_moment_loses_nothing(
     desk: Desk, adapter: Alpaca, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ class Toy:
 
     does: Any = None
     closed: bool = False
+    closes: asyncio.Event | None = None
     traits: Traits = field(default=Traits(Dedupe.ACCOUNT, timedelta(seconds=1), 1, True, 128))
 
     async def _act(self, *_: object) -> Any:
@@ -48,6 +49,8 @@ class Toy:
 
     async def close(self) -> None:
         self.closed = True
+        if self.closes:
+            await self.closes.wait()
 
 
 @dataclass
@@ -186,6 +189,29 @@ async def test_what_is_in_use_is_not_closed_for_others(
             await stack.enter_async_context(brokers.at(connection))
         assert not any(toy.closed for toy in shop.toys)
     assert sum(not toy.closed for toy in shop.toys) == 1
+
+
+async def test_what_is_asked_for_while_another_one_is_closed_is_not_closed_with_it(
+    shop: Shop, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = a_connection(), a_connection()
+    for connection in (first, second):
+        async with brokers.at(connection):
+            pass
+    monkeypatch.setattr(kept, "MOST_KEPT", 1)
+    shop.toys[0].closes = asyncio.Event()
+
+    async def crowd_out() -> None:
+        async with brokers.at(a_connection()):
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        crowding = group.create_task(crowd_out())
+        await until("the first is being closed", lambda: shop.toys[0].closed)
+        async with brokers.at(second) as adapter:
+            shop.toys[0].closes.set()
+            await crowding
+            assert not cast("Any", adapter)._adapter.closed
 
 
 async def test_all_are_closed_at_the_end(shop: Shop) -> None:

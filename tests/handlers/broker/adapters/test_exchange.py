@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +24,7 @@ from handlers.clients.exchange import ExchangeAccount
 from handlers.clients.exchange_ccxt import Words, made
 from handlers.clients.exchange_errors import Errors
 from handlers.clients.exchange_lists import Pages
-from handlers.clients.exchange_words import balances_of, order_of, positions_of
+from handlers.clients.exchange_words import balances_of, fill_of, order_of, positions_of
 from tests.doubles.proxy import answering
 from tests.handlers.broker.adapters.alpaca_desk import Desk, as_alpaca_shows
 from tests.handlers.broker.adapters.house import SYMBOL, an_order
@@ -256,4 +257,40 @@ def test_coins_and_contracts_are_positions_and_money_is_none() -> None:
     (short,) = positions_of(
         [{"symbol": "BTC/USD:USD", "contracts": 2, "contractSize": 0.1, "side": "short", "entryPrice": 5}]
     )
-    assert (short.quantity, short.avg_entry_price) == (Decimal("-0.2"), Decimal(5))
+    assert (short.quantity, short.avg_entry_price) == (Decimal(-2), Decimal("0.5"))  # as orders count
+
+
+def test_trades_of_two_orders_or_of_two_symbols_are_two_executions() -> None:
+    """Some exchanges count the trades of each symbol by themselves; and one trade may be of two orders of ours."""
+    trade = {"id": "7", "order": "1", "symbol": SYMBOL, "amount": 1, "price": 2, "timestamp": 1764255600000}
+    fills = [fill_of(trade | words) for words in ({}, {"order": "2"}, {"symbol": "ETH/USD"}, {})]
+    assert len({fill.broker_fill_id for fill in fills if fill}) == 3
+
+
+async def test_what_an_exchange_lists_for_one_symbol_only_is_no_trouble_of_the_broker(
+    ccxt: Any, desk: Desk
+) -> None:
+    """Trouble would hold the account, and its orders would not be sent."""
+    exchange = made(ccxt, "binance", {"apiKey": "planted-key", "secret": SECRET})
+    account = ExchangeAccount(exchange, Errors(ccxt, "binance"), {})
+    async with answering(desk.handle) as url:
+        exchange.urls["api"] = dict.fromkeys(exchange.urls["api"], url)
+        exchange.markets = {}
+        exchange.options["fetchMarkets"] = []
+        desk.says([])
+        assert await account.fills(datetime.now(UTC)) == []
+        assert desk.requests == []
+        assert await account.open_orders() == []
+        assert [request.path for request in desk.requests] == ["/openOrders"]
+        await account.close()
+
+
+async def test_an_exchange_that_shows_no_single_order_is_asked_for_its_lists(
+    desk: Desk, account: ExchangeAccount
+) -> None:
+    account._exchange.has = {**account._exchange.has, "fetchOrder": None}
+    desk.says([as_alpaca_shows(symbol=SYMBOL)])
+    found = await account.get(as_alpaca_shows()["id"], SYMBOL)
+    assert found is not None
+    with pytest.raises(OutcomeUnknown):
+        await account.get("another", SYMBOL)

@@ -30,7 +30,7 @@ async def test_alpaca_s_own_client_sees_at_our_paper_broker_what_it_knows(house:
         "found": True,
         "open": ["official limit"],
         "filled": ["filled", "0.25", "20000.5"],
-        "position": ["BTC/USD", "0.25", "long"],
+        "position": ["BTCUSD", "0.25", "long"],
         "fills": [True],
         "clock": True,
         "cash": True,

@@ -16,6 +16,7 @@ from handlers.clients.broker import (
     Fill,
     Hours,
     OrderRequest,
+    OutcomeUnknown,
     Refused,
     Traits,
 )
@@ -35,6 +36,8 @@ class Exchange:
     holdings: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
     hidden: set[str] = field(default_factory=set[str])
     """Orders that it has lost from sight."""
+    mute: set[str] = field(default_factory=set[str])
+    """Orders about which it never answers."""
     late: set[str] = field(default_factory=set[str])
     """Orders of whose executions it does not tell yet."""
     troubles: deque[BrokerError | None] = field(default_factory=deque[BrokerError | None])
@@ -122,6 +125,8 @@ class Exchange:
         return found
 
     async def get(self, broker_order_id: str, symbol: str) -> BrokerOrder | None:
+        if broker_order_id in self.mute:
+            raise OutcomeUnknown("HTTP 500")
         found: BrokerOrder | None = await self._answer("get", self._shown(self.orders.get(broker_order_id)))
         return found
 

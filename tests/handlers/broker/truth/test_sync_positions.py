@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from handlers.clients.broker import OutcomeUnknown
+from handlers.clients.brokers import Brokers
 from listener import Reject, Snooze
 from tests.handlers.broker.truth.conftest import Desk
 from tests.handlers.broker.truth.exchange import Exchange
@@ -197,6 +198,23 @@ async def test_fees_that_an_exchange_takes_in_kind_are_no_drift(
         await desk.sync()
     assert len(await desk.told("position_drift")) == told
     assert (await desk.positions())["AAPL"]["unexplained"] == -Decimal(fee)
+
+
+@pytest.mark.parametrize(
+    ("broker", "symbol", "told"), [("alpaca", "BTC/USD", 0), ("alpaca", "AAPL", 2), ("paper", "BTC/USD", 2)]
+)
+async def test_alpaca_takes_its_fees_for_coins_in_kind(
+    desk: Desk, exchange: Exchange, brokers: Brokers, broker: str, symbol: str, told: int
+) -> None:
+    brokers._adapters = {broker: brokers._adapters["test"]}
+    await desk.owner.execute("update broker_connections set broker = $1", broker)
+    await desk.sync()
+    exchange.fill(await desk.broker_id(await desk.order(symbol)), "10")
+    exchange.move(symbol, Decimal("-0.025"))
+    await settled(desk)
+    for _ in range(2):
+        await desk.sync()
+    assert len(await desk.told("position_drift")) == told
 
 
 async def test_the_hourly_job_is_one_for_each_active_account_and_a_users_only_for_theirs(desk: Desk) -> None:
