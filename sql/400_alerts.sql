@@ -39,8 +39,10 @@ create table public.notification_preferences (
     digest_weekday integer not null default 1 check (digest_weekday between 1 and 7),   -- Monday is 1
     digest_channels text[] not null default '{email}' check (cardinality(digest_channels) <= 10),
     constraint "timezone must be the name of one, such as Europe/Berlin" check (public.is_timezone(timezone)),
-    constraint "quiet hours have a beginning and another end" check (
-        num_nulls(quiet_from, quiet_until) = 2 or num_nulls(quiet_from, quiet_until) = 0 and quiet_from <> quiet_until
+    constraint "quiet hours have a beginning and another end" check (   -- 24:00 is 00:00
+        num_nulls(quiet_from, quiet_until) = 2
+        or num_nulls(quiet_from, quiet_until) = 0
+        and quiet_until - quiet_from not in (interval '0', interval '24 hours', interval '-24 hours')
     ),
     constraint "quiet_bypass must be info, warning, error or critical" check (
         public.severity_rank(quiet_bypass) is not null

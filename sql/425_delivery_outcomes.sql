@@ -78,16 +78,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     target public.alert_targets;
+    secret text;
     address text := (delivery).address;
 begin
     select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
     if told ->> 'target' = 'remove' then
         perform public.forget_target(target.id, target.user_id);
     elsif told ->> 'target' = 'disable' then
+        secret := (select s.decrypted_secret from vault.decrypted_secrets as s where s.id = target.secret_id);
         for target in
             update public.alert_targets as t
             set status = 'disabled', status_reason = told ->> 'reason'
-            where t.channel = target.channel and t.address = target.address and t.status = 'active'
+            where
+                t.channel = target.channel and t.address = target.address and t.status = 'active'
+                -- Ids of webhooks are no secrets: whoever registers one with a wrong token loses their own alone.
+                and secret is not distinct from (
+                    select s.decrypted_secret from vault.decrypted_secrets as s
+                    where s.id = t.secret_id
+                )
             returning t.*
         loop
             perform public.tell_target_disabled(target, told ->> 'words');

@@ -61,7 +61,8 @@ begin
         status = case when correct_mail.kind = 'delivered' then 'sent' else 'failed' end,
         sent_at = case when correct_mail.kind = 'delivered' then public.clock_now() end,
         reason = case correct_mail.kind when 'delivered' then null when 'bounce' then 'bounced' else correct_mail.kind end,
-        words = null
+        words = null,
+        is_unsent = false
     where
         d.id = correct_mail.delivery_id and d.channel = 'email'
         and correct_mail.address = lower(coalesce(d.address, (
@@ -69,7 +70,9 @@ begin
             where t.id = d.target_id
         )))
         and (
-            correct_mail.kind = 'delivered' and (d.status = 'unknown' or d.status = 'sending' and d.reason is not null)
+            correct_mail.kind = 'delivered' and (
+                d.status in ('unknown', 'sending') or d.sends > 0 and (d.status = 'pending' or d.is_unsent)
+            )
             or correct_mail.kind in ('bounce', 'invalid', 'blocked') and d.status in ('sent', 'sending', 'unknown')
         );
     get diagnostics changed = row_count;

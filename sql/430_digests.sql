@@ -88,20 +88,23 @@ end
 $$;
 
 
--- Makes all digests that are due, or the one of this user: {"digests": how many}.
--- Callers: aggregate, over RPC, every quarter of an hour.
+-- Makes digests that are due, or the one of this user: {"digests": how many, "more": whether some were left}. At most
+-- 500 in one call: each holds a lock until its end, and most users want theirs at the same time of the day.
+-- Callers: aggregate, over RPC, every quarter of an hour, and at once while there are more.
 -- Guarantees: safe to repeat and to run at once.
 create function public.sweep_digests(user_id uuid default null, period text default null) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    most constant integer := 500;
     wanted record;
+    seen integer := 0;
     made integer := 0;
 begin
     if sweep_digests.user_id is not null then
         made := (public.open_digest(sweep_digests.user_id, sweep_digests.period, true) is not null)::integer;
-        return jsonb_build_object('digests', made);
+        return jsonb_build_object('digests', made, 'more', false);
     end if;
     for wanted in
         select p.user_id, t.period
@@ -118,11 +121,21 @@ begin
                     d.user_id = p.user_id and d.period = t.period
                     and (d.period_key = due.period_key or d.window_end >= due.due_at)
             )
+            -- Of others open_digest makes none, and they would stand before those who are due.
+            and (
+                due.due_at >= public.clock_now() - interval '1 hour'
+                or exists (
+                    select from public.digests as d
+                    where d.user_id = p.user_id and d.period = t.period
+                )
+            )
         order by p.user_id, t.period
+        limit most
     loop
+        seen := seen + 1;
         made := made + (public.open_digest(wanted.user_id, wanted.period, false) is not null)::integer;
     end loop;
-    return jsonb_build_object('digests', made);
+    return jsonb_build_object('digests', made, 'more', seen = most);
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';

@@ -33,4 +33,8 @@ async def aggregate(payload: Aggregate, *, job: Job, db: Database) -> Mapping[st
     """{"digests": made now}, or what became of one: {"status", "deliveries", "suppressed"}."""
     if payload.digest_id is not None:
         return await call(db, "route_digest", digest_id=payload.digest_id)
-    return await call(db, "sweep_digests", user_id=payload.user_id, period=payload.period)
+    made, more = 0, True
+    while more:
+        answer = await call(db, "sweep_digests", user_id=payload.user_id, period=payload.period)
+        made, more = made + int(str(answer["digests"])), bool(answer["more"] and answer["digests"])
+    return {"digests": made}

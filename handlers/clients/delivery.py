@@ -222,6 +222,7 @@ async def deliver(
     if payload.delivery_id is None:
         return await route(db, job, payload, [job.type])
     pace = pace or Pace()
+    begun_at = asyncio.get_running_loop().time()
     begun = await _surely(
         db,
         "begin_delivery",
@@ -241,7 +242,7 @@ async def deliver(
         return begun
     sending = Sending.model_validate(begun)
     strike_out(*_private(sending))
-    told, error = await _told(send, sending, pace.limit)
+    told, error = await _told(send, sending, pace.limit, begun_at)
     ended = await _surely(
         db,
         "record_delivery",
@@ -269,8 +270,13 @@ async def route(
     return answer
 
 
-async def _told(send: Send, sending: Sending, limit: timedelta) -> tuple[Told, Exception | None]:
+async def _told(
+    send: Send, sending: Sending, limit: timedelta, begun_at: float
+) -> tuple[Told, Exception | None]:
     """What the channel saw; and the error by which it failed to see."""
+    if asyncio.get_running_loop().time() - begun_at > _SLACK.total_seconds():
+        # We stood still, or the answer did: by the time that this is sent, another may have begun.
+        return Later(timedelta(seconds=1), "begun_too_long_ago"), None
     try:
         async with asyncio.timeout(limit.total_seconds()):
             return await send(sending), None

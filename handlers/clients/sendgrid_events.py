@@ -83,7 +83,7 @@ def _verify(delivery: Delivery, public_key: str, tolerance: timedelta) -> None:
 
 def _meaning(event: Mapping[str, object]) -> dict[str, object] | None:
     kind, address = event.get("event"), event.get("email")
-    if not isinstance(kind, str) or not isinstance(address, str) or len(address) > 320 or "\x00" in address:
+    if not isinstance(kind, str) or not isinstance(address, str) or not _is_text(address):
         return None
     meant = _KINDS.get(kind)
     if kind == "bounce":
@@ -96,3 +96,12 @@ def _meaning(event: Mapping[str, object]) -> dict[str, object] | None:
     with suppress(ValueError):  # of a mail that is none of ours; its address counts all the same
         found["delivery_id"] = str(UUID(str(event.get("delivery_id"))))
     return found
+
+
+def _is_text(address: str) -> bool:
+    """Whether a table takes it: one that it does not take would take all events of its delivery with it."""
+    return (
+        len(address) <= 320
+        and "\x00" not in address
+        and not any("\ud800" <= one <= "\udfff" for one in address)
+    )

@@ -38,6 +38,8 @@ MOST: Final = 50
 AT_ONCE: Final = 4
 """Connections."""
 TIMEOUT_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 45.0
+"""For the mails of one connection: one that left after its sender has stopped to wait would be sent twice."""
 _SOON: Final = timedelta(seconds=30)
 _GREY: Final = timedelta(minutes=6)
 """Servers that put strangers on a grey list let them in after five minutes."""
@@ -102,9 +104,13 @@ class Smtp:
     async def _send_all(self, mails: Sequence[Mail]) -> Sequence[Told]:
         """One after the other, by one connection as long as it holds."""
         told: list[Told] = []
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
         async with AsyncExitStack() as stack:
             client: aiosmtplib.SMTP | None = None
             for mail in mails:
+                if time.monotonic() > give_up_at:
+                    told.append(Later(_SOON, "too_many_mails"))
+                    continue
                 if client is None or not client.is_connected:
                     opened = await self._connected(stack)
                     if isinstance(opened, NotSent):
@@ -149,6 +155,9 @@ class Smtp:
             was_sent = True
             await client.data(message)
         except SMTPResponseException as error:
+            if was_sent and not 400 <= error.code < 600:  # neither taken nor refused, or not SMTP at all
+                client.close()
+                return Unknown("odd_answer", f"The mail server answered {error.code} to a mail.")
             await _begin_anew(client)
             return _refused(error)
         except (SMTPException, OSError, TimeoutError) as error:

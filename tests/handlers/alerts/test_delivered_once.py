@@ -334,3 +334,14 @@ async def test_an_alert_is_one_however_often_its_job_dies(
     answers = [await route(db, worker.job, payload) for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(await office.deliveries()) == 2
+
+
+async def test_a_worker_that_stood_still_after_it_had_begun_sends_nothing_any_more(
+    worker: Worker, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as still:
+        still.setattr(delivery_file, "_SLACK", timedelta())  # any answer takes longer
+        assert isinstance(await worker.attempt(), Snooze)
+    assert worker.post.came == []
+    assert (await worker.attempt())["status"] == "sent"
+    assert [one.resend for one in worker.post.came] == [False]

@@ -229,3 +229,15 @@ async def test_a_digest_is_grouped_counted_and_harmless(
     assert "img" not in page.tags
     assert "12,60 € in 2 payments" in letter.text()
     assert "Filled 11" in letter.text()
+
+
+async def test_digests_of_many_users_are_made_in_steps(db: Database, owner: Owner, clock_at: ClockAt) -> None:
+    await owner.execute(
+        "insert into notification_preferences (user_id, digest_daily, digest_at)"
+        " select gen_random_uuid(), true, time '08:00' + make_interval(hours => n / 501)"
+        " from generate_series(0, 1001) as n"
+    )
+    await clock_at("2026-03-10 09:05")  # the first half is due for longer than an hour, and begins tomorrow
+    assert json.loads(await owner.fetchval("select sweep_digests()")) == {"digests": 500, "more": True}
+    assert await run(db) == {"digests": 1}
+    assert await run(db) == {"digests": 0}

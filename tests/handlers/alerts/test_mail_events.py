@@ -165,6 +165,21 @@ async def test_a_mail_whose_answer_was_lost_is_known_to_have_arrived_when_sendgr
     await until("it is known to have arrived", known)
 
 
+@pytest.mark.parametrize(
+    "state", ["status = 'sending'", "status = 'pending', resends = 1", "status = 'failed', is_unsent = true"]
+)
+async def test_whatever_became_of_its_sender_a_mail_that_arrived_is_not_sent_again(
+    person: Person, owner: Owner, state: str
+) -> None:
+    told = {"user_id": str(await person(email="ann@example.com")), "title": "Filled", "message": "10 AAPL"}
+    await owner.execute("select route_alert('job', $1::text::jsonb)", json.dumps(told))
+    delivery = await owner.fetchval(f"update alert_deliveries set {state}, sends = 1 returning id")
+    event = {"kind": "delivered", "address": "ann@example.com", "delivery_id": str(delivery)}
+    await owner.execute("select record_mail_events($1::text::jsonb)", json.dumps([event]))
+    step = await owner.fetchval("select begin_delivery($1, 'next', '{\"limit_seconds\": 30}')", delivery)
+    assert json.loads(step) == {"step": "done", "status": "sent", "reason": None}
+
+
 async def test_an_event_about_another_address_changes_no_delivery(
     door: str, sendgrid: SendGridDouble, person: Person, owner: Owner
 ) -> None:
@@ -270,6 +285,7 @@ def test_events_of_any_shape_are_read_without_a_fault() -> None:
     strange: list[object] = [
         None, 1, "x", [], {}, {"event": "bounce"}, {"event": 1, "email": "a@b.cc"}, {"event": "bounce", "email": 5},
         {"event": "dropped", "email": "a@b.cc", "reason": None, "delivery_id": "no uuid"},
+        {"event": "bounce", "email": "\ud800@b.cc"}, {"event": "bounce", "email": "\0@b.cc"},
     ]  # fmt: skip
     body, headers = double.signed(strange)
     lower = {name.lower(): value for name, value in headers.items()}

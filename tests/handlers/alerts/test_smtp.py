@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.clients import smtp as smtp_file
 from handlers.clients.delivery import NotSent, Refused, Sent, Told
 from handlers.clients.mail import Mail, Sender
 from handlers.clients.smtp import Server, Smtp
@@ -103,6 +104,8 @@ async def test_a_refused_address_is_told_to_its_own_mail_alone(
         ("MAIL", "421 4.7.0 Too many mails", "later server_says_later"),
         ("DATA", "554 5.6.0 Spam", "refused mail_refused"),
         ("DATA", "451 4.3.0 Disk full", "later server_says_later"),
+        ("DATA", "299 Perhaps", "unknown odd_answer"),
+        ("DATA", "What?", "unknown odd_answer"),
     ],
 )
 async def test_a_refusal_means_what_its_command_was_about(
@@ -110,6 +113,14 @@ async def test_a_refusal_means_what_its_command_was_about(
 ) -> None:
     server.refuses[where] = answer
     assert outcomes(await sent(server, a_mail())) == [outcome]
+    assert server.inbox == []
+
+
+async def test_what_a_slow_server_is_not_asked_in_time_comes_again(
+    server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_file, "PATIENCE_SECONDS", -1.0)
+    assert outcomes(await sent(server, a_mail(), a_mail())) == ["later too_many_mails"] * 2
     assert server.inbox == []
 
 

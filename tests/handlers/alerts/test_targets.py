@@ -9,6 +9,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.clients.delivery import Refused
 from listener.outcomes import Retry
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Json, Owner
@@ -83,6 +84,20 @@ async def test_a_webhook_is_one_target_and_its_token_is_for_the_channel_alone(
     assert await bob.rpc("remove_target", target_id=first["target_id"]) == {"removed": False}
     assert await ann.rpc("remove_target", target_id=first["target_id"]) == {"removed": True}
     assert await owner.fetchval("select count(*) from vault.secrets") == 0
+
+
+async def test_whoever_registers_a_webhook_with_a_wrong_token_turns_off_their_own_alone(
+    apps: list[App], office: Office
+) -> None:
+    discord = office.channel("discord", Post())
+    ann, bob = apps
+    await ann.rpc("register_discord_webhook", url=WEBHOOK)
+    await bob.rpc("register_discord_webhook", url=WEBHOOK.replace("aaa", "ccc"))
+    discord.answers = [Refused("webhook_gone", "It does not exist any more.", target="disable")]
+    await office.tell(userId=str(bob.user), **ALERT)
+    await office.rounds()
+    for app, status in ((ann, "active"), (bob, "disabled")):
+        assert await app.ask("GET", "alert_targets?select=status") == (200, [{"status": status}])
 
 
 async def test_only_webhooks_of_discords_are_taken(apps: list[App], owner: Owner) -> None:
@@ -164,6 +179,7 @@ async def test_preferences_that_cannot_be_kept_are_refused(apps: list[App]) -> N
         {"timezone": "../../etc/passwd"},
         {"quiet_from": "22:00"},
         {"quiet_from": "22:00", "quiet_until": "22:00"},
+        {"quiet_from": "00:00", "quiet_until": "24:00"},  # from which no moment would be left
         {"quiet_bypass": "never"},
         {"digest_weekday": 8},
         {"locale": "<script>"},
