@@ -11,7 +11,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_catalog.now() at time zone is_timezone.name;
-    return is_timezone.name ~ '^(UTC|[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+){1,2})$';
+    -- Other names with an offset are taken by PostgreSQL, whatever they say, and by nobody else.
+    return is_timezone.name ~ '^(UTC|Etc/GMT(\+(\d|1[0-2])|-(\d|1[0-4]))|[A-Z][A-Za-z_]+(/[A-Za-z_-]+){1,2})$';
 exception when invalid_parameter_value then
     return false;
 end

@@ -189,7 +189,10 @@ def sendable(address: str) -> str | None:
         return None
     local, _, domain = address.rpartition("@")
     try:
-        return f"{local.encode('ascii').decode()}@{domain.encode('idna').decode()}"
+        ascii_domain = domain.encode("idna")
+        if ascii_domain.decode("idna").lower() != domain.lower():
+            return None  # letters that it takes for others: somebody else's domain
+        return f"{local.encode('ascii').decode()}@{ascii_domain.decode()}"
     except UnicodeError:
         return None
 

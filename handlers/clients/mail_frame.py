@@ -172,6 +172,7 @@ def is_link(url: str) -> bool:
     """Whether a page of the web, and nothing else, is at this address."""
     try:
         parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         return False
     local = parts.hostname in ("localhost", "127.0.0.1")

@@ -39,7 +39,7 @@ def without_links(text: str, ours: Collection[str] = ()) -> str:
     """The text so that no client makes a link of it, apart from the addresses that are ours."""
     if ours:
         known = "|".join(re.escape(one) for one in sorted(ours, key=len, reverse=True))
-        parts = re.split(rf"({known})(?![\w/.?=&#%-])", text)
+        parts = re.split(rf"({known})(?![\w/.?=&#%-]|[@:\\]\S)", text)
         return "".join(part if part in ours else without_links(part) for part in parts)
     return _LINK.sub(lambda found: found[0] + _CUT, text)
 

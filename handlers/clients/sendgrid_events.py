@@ -55,7 +55,12 @@ def read_events(delivery: Delivery, public_key: str, tolerance: timedelta) -> li
         for one in cast("list[object]", told)
         if isinstance(one, dict)
     ]
-    return [one for one in found if one is not None]
+    return [
+        one | {"address": address}
+        for one in found
+        if one is not None
+        for address in _spellings(str(one["address"]))
+    ]
 
 
 def _verify(delivery: Delivery, public_key: str, tolerance: timedelta) -> None:
@@ -96,6 +101,16 @@ def _meaning(event: Mapping[str, object]) -> dict[str, object] | None:
     with suppress(ValueError):  # of a mail that is none of ours; its address counts all the same
         found["delivery_id"] = str(UUID(str(event.get("delivery_id"))))
     return found
+
+
+def _spellings(address: str) -> list[str]:
+    """As it was sent to, and with the letters that its owner may have written the domain with."""
+    name, _, domain = address.rpartition("@")
+    try:
+        other = f"{name}@{domain.encode('ascii').decode('idna')}"
+    except UnicodeError:
+        return [address]
+    return [address] if other.lower() == address.lower() else [address, other]
 
 
 def _is_text(address: str) -> bool:

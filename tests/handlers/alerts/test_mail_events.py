@@ -291,6 +291,10 @@ def test_events_of_any_shape_are_read_without_a_fault() -> None:
     lower = {name.lower(): value for name, value in headers.items()}
     found = read_events(Delivery(body, lower, datetime.now(UTC)), double.public_key, TOLERANCE)
     assert found == [{"kind": "blocked", "address": "a@b.cc"}]
+    body, headers = double.signed([{"event": "bounce", "email": "a@xn--bcher-kva.cc"}])
+    lower = {name.lower(): value for name, value in headers.items()}
+    found = read_events(Delivery(body, lower, datetime.now(UTC)), double.public_key, TOLERANCE)
+    assert [one["address"] for one in found] == ["a@xn--bcher-kva.cc", "a@bücher.cc"]
     for other in ({"event": "bounce"}, "text", 3):
         body, headers = double.signed(other)
         lower = {name.lower(): value for name, value in headers.items()}

@@ -167,6 +167,8 @@ def test_words_that_are_no_links_are_left_as_they_are() -> None:
 def test_a_link_of_the_producer_stays_one_in_the_words_and_becomes_the_button() -> None:
     url = "https://pay.example/inv/1?x=1&y=2"
     words = f"Open {url}, not {url}.evil.com or http://evil.example."
+    for trap in (f"{APP}@3232235777/x", f"{APP}:8443@3232235777", f"{APP}\\@evil"):  # a host without a dot
+        assert f"{APP[:8]}app" not in without_links(trap, [APP])
     _, letter = letter_of(an_alert(message=words, metadata={"url": url}))
     assert Page(letter.html()).links == [url, UNSUBSCRIBE]
     assert f"Open {url}, not" in letter.text()
@@ -177,7 +179,8 @@ def test_a_link_of_the_producer_stays_one_in_the_words_and_becomes_the_button() 
 @pytest.mark.parametrize(
     "url",
     ["http://evil.example", "javascript:alert(1)", "https://a@evil.example", "https://", "https://x.example/ y",
-     "https://x.example/\"", "https://ex\u0430mple.com", "data:text/html,x", "//evil.example", "https://[x", "\nhttps://x.y"],
+     "https://x.example/\"", "https://x.example:99999/",
+     "https://ex\u0430mple.com", "data:text/html,x", "//evil.example", "https://[x", "\nhttps://x.y"],
 )  # fmt: skip
 def test_what_is_no_plain_address_of_the_web_is_no_link(url: str) -> None:
     assert not is_link(url)
@@ -230,6 +233,7 @@ def test_a_frame_without_anything_is_whole_too() -> None:
         ("ann@example.com\nBcc: x@y.zz", None),
         ("ann@@example.com", None),
         ("ann@exa..mple.com", None),
+        ("ann@straße.example", None),  # which an older way to write it takes for strasse.example
         ("", None),
         ("a" * 65 + "@example.com", None),
         ("ann@" + "a" * 250 + ".com", None),

@@ -176,6 +176,7 @@ async def test_preferences_that_cannot_be_kept_are_refused(apps: list[App]) -> N
     for words in (
         {"timezone": "Mars/Olympus"},
         {"timezone": "EST5EDT"},
+        {"timezone": "Europe/Berlin+3"},
         {"timezone": "../../etc/passwd"},
         {"quiet_from": "22:00"},
         {"quiet_from": "22:00", "quiet_until": "22:00"},
