@@ -141,7 +141,10 @@ begin
             closed = run.closed, drifted = run.drifted
         where r.id = run.id
         returning r.* into run;
-        if unsure > 0 then
+        if unsure > 0 or not exists (      -- orders placed by hand, where none of ours has its account looked at
+            select from public.broker_looks as l
+            where l.broker_connection_id = connection.id and l.looked_at > now_at - interval '50 minutes'
+        ) then
             perform public.look_soon(connection.id, now_at, true);
         end if;
     end if;

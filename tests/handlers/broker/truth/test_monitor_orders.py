@@ -227,18 +227,6 @@ async def test_an_order_placed_and_filled_by_hand_between_two_looks_is_found_by_
     assert await desk.told() == []  # who placed it knows
 
 
-async def test_an_order_that_cannot_be_told_in_our_words_stands_in_nobodys_way(
-    desk: Desk, exchange: Exchange
-) -> None:
-    order = await desk.order()
-    exchange.place(order_type="limit")  # without a price
-    exchange.fill(await desk.broker_id(order), "10")
-    await desk.look()
-    assert (await desk.row(order))["status"] == "filled"
-    assert await desk.orders() == []
-    assert [one["audience"] for one in await desk.told("order_unreadable")] == ["operators"]
-
-
 async def test_a_second_order_under_our_id_is_told_to_the_desk_and_kept_apart(
     desk: Desk, exchange: Exchange
 ) -> None:

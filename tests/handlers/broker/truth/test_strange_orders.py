@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -105,3 +106,29 @@ async def test_a_price_that_is_none_of_ours_stands_in_nobodys_way(desk: Desk, ex
     assert (await desk.row(ours))["status"] == "filled"
     (row,) = await desk.orders()
     assert (row["status"], row["filled_quantity"], row["filled_avg_price"]) == ("filled", 10, None)
+
+
+async def test_an_order_that_cannot_be_told_in_our_words_stands_in_nobodys_way(
+    desk: Desk, exchange: Exchange
+) -> None:
+    order = await desk.order()
+    exchange.place(order_type="limit")  # without a price
+    exchange.fill(await desk.broker_id(order), "10")
+    await desk.look()
+    assert (await desk.row(order))["status"] == "filled"
+    assert await desk.orders() == []
+    assert [one["audience"] for one in await desk.told("order_unreadable")] == ["operators"]
+
+
+async def test_an_order_that_rests_there_by_hand_is_seen_by_the_hourly_look_at_an_account_without_ours(
+    desk: Desk, exchange: Exchange
+) -> None:
+    exchange.place("TSLA", "sell", "3", order_type="limit", limit_price=Decimal(200))
+    await desk.sync()
+    await desk.work()
+    (row,) = await desk.orders()
+    assert (row["symbol"], row["status"], row["source"]) == ("TSLA", "accepted", "broker")
+    looks = exchange.calls.count("open_orders")
+    await desk.sync()
+    await desk.work()
+    assert exchange.calls.count("open_orders") == looks  # it was looked at already, within the hour
