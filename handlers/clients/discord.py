@@ -4,10 +4,10 @@
     --------------------------------------  ---------------------------------------------------------------------
     200 with the message                    Sent; the webhook is held until the reset, if this was its last one
     429                                     Later, when it says; the whole channel waits, when all of us are meant
-    404, 401 and 403 in Discord's words     Refused: the webhook is gone, and its user is told
+    404, 401 and 403, with a code for that  Refused: the webhook is gone, and its user is told
     400 and 413                             Refused: by moderation, by a forum's rules, or it is a fault of ours
-    403 or 429 without Discord's words      Later: this address is shut out for a while, and the channel waits
-    no connection, and what is not Discord  NotSent
+    403 else, 429 without Discord's words   Later: this address is shut out for a while, and the channel waits
+    no connection, and all else below 500   NotSent
     5xx, time-out, a cut connection         Unknown
 
 Nobody's URL is ever called: an id and a token were taken out of it when the webhook was registered, and both are looked
@@ -45,6 +45,8 @@ SHUT_OUT: Final = timedelta(minutes=10)
 LONGEST_HOLD: Final = timedelta(hours=1)
 _ID: Final = re.compile(r"\d{5,25}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,200}")
+_IS_GONE: Final = (10015, 50027, 10003)
+"""No such webhook, not its token, no such channel. Other refusals were said to all webhooks once, and taken back."""
 _GONE: Final = "Discord says that this webhook does not exist any more."
 _BY_CODE: Final[Mapping[int, Refused]] = {
     200000: Refused("moderated", "The server's moderation rules blocked this message."),
@@ -110,10 +112,10 @@ def understood(status: int, headers: Mapping[str, str], body: bytes) -> Told:
         return Sent(str(words["id"])[:40], _until_reset(headers))
     if status == 429:
         return _too_fast(headers, words)
-    if status == 403 and code is None:
-        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=True))
-    if status in (401, 403, 404) and isinstance(code, int):
+    if status in (401, 403, 404) and code in _IS_GONE:
         return Refused("webhook_gone", _GONE, target="disable", hold=_until_reset(headers))
+    if status == 403:
+        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=True))
     if status in (400, 413):
         known = _BY_CODE.get(code) if isinstance(code, int) else None
         return known or Refused("bad_request", _faults(code, words), hold=_until_reset(headers))

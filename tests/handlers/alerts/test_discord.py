@@ -154,6 +154,9 @@ async def test_a_redirect_is_not_followed(client: Discord, discord_double: Disco
         (204, "", {}, Unknown),
         (404, "<html>", {}, NotSent),
         (405, "", {}, NotSent),
+        (404, {"message": "404: Not Found", "code": 0}, {}, NotSent),
+        (401, {"message": "401: Unauthorized", "code": 0}, {}, NotSent),
+        (403, {"message": "internal network error", "code": 40333}, {}, Later),
     ],
 )
 async def test_an_odd_answer_is_no_answer(
