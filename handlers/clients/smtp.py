@@ -201,13 +201,14 @@ def _encoded(subject: str) -> str:
 def _refused(error: SMTPResponseException) -> Told:
     """By which command, and for how long."""
     code, detail = error.code, _enhanced(error.message)
-    if isinstance(error, aiosmtplib.SMTPSenderRefused) and code >= 500:
+    # Many servers say what is wrong with the sender only when they are told the recipient.
+    if code >= 500 and (isinstance(error, aiosmtplib.SMTPSenderRefused) or detail in ("5.1.7", "5.1.8")):
         return NotSent("sender_refused", f"The mail server refuses our sender ({code}): see EMAIL_FROM.")
     if code < 500:
         return Later(_GREY, "server_says_later")
     if isinstance(error, aiosmtplib.SMTPRecipientRefused):
-        # 5.1.x is about the address itself; other refusals, of a policy say, may end.
-        gone = detail.startswith("5.1.")
+        # No such mailbox, domain or form of one, or it has moved; other refusals, of a policy say, may end.
+        gone = detail in ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10")
         return Refused(
             "address_refused",
             f"The mail server does not take this address ({code}).",

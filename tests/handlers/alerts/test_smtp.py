@@ -82,6 +82,8 @@ async def test_mails_of_one_moment_share_a_connection(server: MailServer) -> Non
     [
         ("bob@example.com", "550 5.1.1 No such user", "refused address_refused", "invalid"),
         ("bob@example.com", "550 5.7.1 Not by you", "refused address_refused", None),
+        ("bob@example.com", "550 5.1.0 Rejected", "refused address_refused", None),
+        ("bob@example.com", "550 5.1.8 Sender rejected: no such domain", "not_sent sender_refused", None),
         ("bob@example.com", "451 4.7.1 Greylisted", "later server_says_later", None),
         ("bob@example.com", "452 4.2.2 Mailbox full", "later server_says_later", None),
     ],
