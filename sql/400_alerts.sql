@@ -28,9 +28,11 @@ return array_position(array['info', 'warning', 'error', 'critical'], severity);
 -- How a user likes to be told. Users keep their own row; without one it is these defaults.
 create table public.notification_preferences (
     user_id uuid primary key,
-    locale text not null default 'en_US' check (locale ~ '^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*$'),
+    locale text not null default 'en_US' check (locale ~ '^[a-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,4}$'),
     timezone text not null default 'UTC',
-    muted_types text[] not null default '{}' check (cardinality(muted_types) <= 100),
+    muted_types text[] not null default '{}' check (
+        cardinality(muted_types) <= 100 and length(array_to_string(muted_types, '')) <= 10000
+    ),
     quiet_from time,                                    -- of the local day; across midnight when it is the later one
     quiet_until time,
     quiet_bypass text not null default 'critical',      -- this severe and more is told in quiet hours too
@@ -38,7 +40,9 @@ create table public.notification_preferences (
     digest_weekly boolean not null default false,
     digest_at time not null default '08:00',
     digest_weekday integer not null default 1 check (digest_weekday between 1 and 7),   -- Monday is 1
-    digest_channels text[] not null default '{email}' check (cardinality(digest_channels) <= 10),
+    digest_channels text[] not null default '{email}' check (
+        cardinality(digest_channels) <= 10 and length(array_to_string(digest_channels, '')) <= 630
+    ),
     constraint "timezone must be the name of one, such as Europe/Berlin" check (public.is_timezone(timezone)),
     constraint "quiet hours have a beginning and another end" check (   -- 24:00 is 00:00
         num_nulls(quiet_from, quiet_until) = 2

@@ -184,6 +184,9 @@ async def test_preferences_that_cannot_be_kept_are_refused(apps: list[App]) -> N
         {"quiet_bypass": "never"},
         {"digest_weekday": 8},
         {"locale": "<script>"},
+        {"locale": "en" + "_ab" * 99},
+        {"muted_types": ["x" * 20_000]},
+        {"digest_channels": ["x" * 1_000]},
     ):
         own = {"user_id": str(apps[0].user), **words}
         assert (await apps[0].ask("POST", "notification_preferences", own))[0] == 400, words
