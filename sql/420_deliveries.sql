@@ -171,6 +171,13 @@ begin
         update public.alert_deliveries as d set not_before = now_at + wait where d.id = delivery.id;
         return public.later(wait, 'its turn comes later');
     end if;
+    if (pace ->> 'one_at_a_time')::boolean then
+        -- The one before it in the lane may have heard, while this one waited for it, that the target is gone.
+        objection := public.delivery_objection(delivery);
+        if objection is not null then
+            return public.end_delivery(delivery, case when is_resend then 'unknown' else 'suppressed' end, objection);
+        end if;
+    end if;
     if (pace ->> 'allowed') is not null then
         wait := public.take_calls(
             'deliver:' || delivery.channel, 1, (pace ->> 'allowed')::integer,

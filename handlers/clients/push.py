@@ -225,7 +225,7 @@ class _Line:
         answered = False
         try:
             told = await self._carry(messages)
-            answered = any(not isinstance(one, NotSent | Unknown) for one in told)
+            answered = not all(map(_is_silence, told))
         finally:
             self._outage.heard(answered=answered)
         if len(told) > 1 and all(isinstance(one, Later) for one in told):
@@ -249,6 +249,13 @@ class _Line:
         except NoToken as error:
             refused = NotSent("no_token", str(error))
         return [refused if one is None else one for one in told]
+
+
+def _is_silence(told: Told) -> bool:
+    """A key that is refused is an answer: who waits for another one waits in vain, and a dead letter says so."""
+    return isinstance(told, Unknown) or (
+        isinstance(told, NotSent) and told.reason in ("no_connection", "no_token")
+    )
 
 
 def _is_about_the_token(words: str) -> bool:
