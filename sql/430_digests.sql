@@ -187,14 +187,14 @@ begin
             ) as g
         ),
         'chart', (
-            select jsonb_agg(jsonb_build_object(
+            select coalesce(jsonb_agg(jsonb_build_object(
                 'starts_at', b.starts_at,
                 'severities', public.count_severities(
                     digest.user_id,
                     greatest(b.starts_at at time zone zone, digest.window_start),
                     least((b.starts_at + step) at time zone zone, digest.window_end)
                 )
-            ) order by b.starts_at)
+            ) order by b.starts_at), '[]')      -- on the night when clocks are set back, a window may have no bar
             from generate_series(
                 date_bin(step, digest.window_start at time zone zone, timestamp '2000-01-01'),
                 digest.window_end at time zone zone - interval '1 microsecond', step
