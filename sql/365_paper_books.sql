@@ -47,6 +47,9 @@ begin
         secret := null;
     end if;
     return jsonb_build_object('account_id', account.id, 'key_id', account.key_id, 'secret', secret);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 

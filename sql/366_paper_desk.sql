@@ -130,6 +130,9 @@ begin
     return jsonb_build_object(
         'faults', (select count(*) from public.paper_faults as f where f.account_id = ask_for_paper_fault.account_id)
     );
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 

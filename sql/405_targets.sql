@@ -64,6 +64,9 @@ begin
     returning t.id into registered;
     perform public.check_targets(whose, 'push');
     return jsonb_build_object('target_id', registered);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
@@ -107,10 +110,15 @@ $$;
 -- Registers a Discord webhook of the user's: {"target_id"}. Its token goes to Vault. The same webhook again is the same
 -- target, and works again if it was turned off. Callers: users, over RPC.
 create function public.register_discord_webhook(url text, label text default null) returns jsonb
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-select public.keep_discord_webhook(public.calling_user(), url, label);
+begin
+    return public.keep_discord_webhook(public.calling_user(), register_discord_webhook.url, register_discord_webhook.label);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
 $$;
 
 
@@ -138,6 +146,9 @@ begin
         status = 'active', status_reason = null, last_seen_at = public.clock_now(), label = excluded.label
     returning t.id into registered;
     return jsonb_build_object('target_id', registered);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
 
@@ -164,10 +175,15 @@ $$;
 -- Takes a target away, and what Vault keeps for it: {"removed"}. A user takes away their own, the app's server and the
 -- SQL editor those of the operators. Callers: all of these, over RPC.
 create function public.remove_target(target_id uuid) returns jsonb
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-select jsonb_build_object('removed', public.forget_target(remove_target.target_id, (select auth.uid())));
+begin
+    return jsonb_build_object('removed', public.forget_target(remove_target.target_id, (select auth.uid())));
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
 $$;
 
 revoke all on function

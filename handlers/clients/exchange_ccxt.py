@@ -13,10 +13,11 @@ import base64
 import importlib
 import logging
 from asyncio import to_thread
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from decimal import localcontext
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote
 
@@ -39,6 +40,8 @@ class Exchange(Protocol):
     markets: dict[str, Words] | None
     features: Words | None
     requiredCredentials: Mapping[str, bool]  # noqa: N815 - the library's own name
+
+    decimal_to_precision: Callable[..., str]
 
     def set_sandbox_mode(self, enabled: bool) -> None: ...
     def parse_order(self, order: object, market: object = None) -> Words: ...
@@ -175,6 +178,16 @@ async def library() -> Any:
         raise NotOpened(INSTALL) from None
 
 
+def _apart(rounds: Callable[..., str]) -> Callable[..., str]:
+    """The library rounds by setting the decimal context of its caller, which all of the process share, and leaves it so."""
+
+    def rounded(*number: object, **how: object) -> str:
+        with localcontext():
+            return rounds(*number, **how)
+
+    return rounded
+
+
 def made(ccxt: Any, name: str, config: Words) -> Exchange:
     """An exchange of the library, by its name there."""
     exchange = watched(getattr(ccxt, name))(
@@ -188,6 +201,7 @@ def made(ccxt: Any, name: str, config: Words) -> Exchange:
     )
     # Binance would rather list nothing than all.
     exchange.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
+    exchange.decimal_to_precision = _apart(exchange.decimal_to_precision)
     exchange.logger = logging.getLogger("ccxt")
     exchange.logger.setLevel(logging.WARNING)  # else it would write requests with their headers
     return cast("Exchange", exchange)

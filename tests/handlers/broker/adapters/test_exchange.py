@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, Underflow, getcontext
 from typing import Any
 
 import pytest
@@ -294,3 +294,9 @@ async def test_an_exchange_that_shows_no_single_order_is_asked_for_its_lists(
     assert found is not None
     with pytest.raises(OutcomeUnknown):
         await account.get("another", SYMBOL)
+
+
+async def test_the_library_does_not_change_how_the_process_rounds(account: ExchangeAccount) -> None:
+    assert account.objection(OURS) is None
+    assert getcontext().rounding == ROUND_HALF_EVEN
+    assert not getcontext().traps[Underflow]
