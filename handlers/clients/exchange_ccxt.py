@@ -179,7 +179,7 @@ async def library() -> Any:
 
 
 def _apart(rounds: Callable[..., str]) -> Callable[..., str]:
-    """The library rounds by setting the decimal context of its caller, which all of the process share, and leaves it so."""
+    """The library rounds by setting the decimal context of its caller, which the whole process shares."""
 
     def rounded(*number: object, **how: object) -> str:
         with localcontext():
