@@ -298,7 +298,8 @@ where known.broker_connection_id = (o).broker_connection_id and known.symbol = (
 $$;
 
 
--- An order and a connection as the worker reads them. Callers: begin_order, begin_cancel.
+-- An order and a connection as the worker reads them. Callers: whatever has a broker asked: begin_order, begin_cancel,
+-- take_orders_to_check, begin_position_sync.
 create function public.order_as_told(o public.orders) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -271,7 +271,7 @@ begin
         'outcome', 'look',
         'look', looks.look,
         'began_at', looks.began_at,
-        'connection', public.broker_connection_words(connection),
+        'connection', public.connection_as_told(connection),
         'orders', coalesce(due, '[]'),
         'fills_since', public.fills_wanted_since(connection.id, connection.created_at)
     );
@@ -280,21 +280,6 @@ exception when deadlock_detected or serialization_failure then
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
 end
 $$;
-
-
--- A connection as `Connection` in brokers.py reads it. Callers: functions that have a broker asked.
-create function public.broker_connection_words(connection public.broker_connections) returns jsonb
-language sql immutable
-set search_path = pg_catalog, pg_temp
-return jsonb_build_object(
-    'id', (connection).id,
-    'user_id', (connection).user_id,
-    'broker', (connection).broker,
-    'environment', (connection).environment,
-    'settings', (connection).settings,
-    'credentials_version', (connection).credentials_version,
-    'credentials_env', (connection).credentials_env
-);
 
 
 -- Since when executions are asked for: a while before the latest that is known, since they may be told out of order,
@@ -369,7 +354,6 @@ public.look_soon(uuid, timestamptz, boolean),
 public.sweep_orders_to_check(uuid, integer),
 public.hint_orders(uuid[]),
 public.take_orders_to_check(uuid, bigint, integer),
-public.broker_connection_words(public.broker_connections),
 public.fills_wanted_since(uuid, timestamptz),
 public.end_look(uuid)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -89,7 +89,7 @@ begin
     end if;
     insert into public.broker_sync_runs (id, broker_connection_id, began_at) values (run_id, connection.id, now_at);
     return jsonb_build_object(
-        'outcome', 'look', 'run_id', run_id, 'connection', public.broker_connection_words(connection)
+        'outcome', 'look', 'run_id', run_id, 'connection', public.connection_as_told(connection)
     );
 exception when deadlock_detected or serialization_failure then
     raise exception using

@@ -153,7 +153,7 @@ FOR_ORDER_TRUTH: Final = (
     " enqueue_position_syncs begin_position_sync record_positions rotate_callback_secret note_callback"
 ).split()
 _WITHIN_ORDER_TRUTH: Final = (
-    "order_check_after look_soon broker_connection_words fills_wanted_since end_look"
+    "order_check_after look_soon fills_wanted_since end_look"
     " adopt_order miss_order book_fills check_order_again lock_out_connection"
     " is_overtaken write_positions judge_position forget_broker_traces"
 ).split()
