@@ -137,6 +137,8 @@ class Tempo:
     """How long running attempts may finish after SIGTERM; Heroku kills after 30 s, and the rest is for recording."""
     reconnect: timedelta = timedelta(milliseconds=500)
     """The first pause when the REST API does not answer; doubles up to ten times this."""
+    presence: timedelta = timedelta(seconds=15)
+    """How often a process says how it is; up to a fifth longer."""
     listening: Timings = Timings()
 
     @property

@@ -31,6 +31,7 @@ from listener.heartbeat import keep_leases
 from listener.journal import open_journal
 from listener.metrics import Metrics
 from listener.outbox import Outbox
+from listener.presence import Presence, State
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import opened
@@ -44,6 +45,7 @@ from listener.worker import Worker
 
 _CLEAN_UP_SECONDS = 2.5
 _CLOSING_SECONDS = 2.0
+_LAST_WORD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,8 @@ class Service:
                     keep_leases(self._workers, store, self._tempo, self.metrics), name="leases"
                 )
                 hints: list[asyncio.Task[None]] = []
+                presence = self._presence(store, subscription)
+                told = group.create_task(presence.run(), name="presence") if self._workers else None
                 if self._workers:
                     hints.append(group.create_task(subscription.run(), name="subscription"))
                 if self._scheduler is not None:
@@ -183,12 +187,34 @@ class Service:
                     task.cancel()
                 for worker in self._workers:
                     worker.drain()
-                self._leave_after(self._tempo.grace.total_seconds() + _CLEAN_UP_SECONDS + _CLOSING_SECONDS)
+                within = self._tempo.grace.total_seconds() + _CLEAN_UP_SECONDS + _CLOSING_SECONDS
+                presence.leave(timedelta(seconds=within))
+                self._leave_after(within)
                 # Beside the drain: a client that does not finish its request must not keep the workers claiming.
                 group.create_task(door.pop_all().aclose(), name="door")
             await self._drain(group, loops)
             self._leave_after(_CLOSING_SECONDS)
             leases.cancel()
+            if told is not None:
+                await asyncio.wait([told], timeout=_LAST_WORD_SECONDS)
+                told.cancel()
+
+    def _presence(self, store: Store, subscription: Subscription) -> Presence:
+        """What people read about this process in the table `workers`."""
+
+        def state() -> State:
+            deaf_for = None if subscription.ready else subscription.deaf_for
+            return State(self._running, deaf_for, self.health().problems)
+
+        return Presence(
+            store,
+            types={worker.queue: self._registry.types(worker.queue) for worker in self._workers},
+            places=self._plan.places,
+            state=state,
+            every=self._tempo.presence,
+            redactor=self._redactor,
+            emit=self.metrics,
+        )
 
     async def _drain(self, group: asyncio.TaskGroup, loops: Sequence[asyncio.Task[None]]) -> None:
         """Steps 2 to 4 of the end."""

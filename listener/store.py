@@ -160,6 +160,10 @@ class Store:
             "canary", {"token": token}, lambda said: cast("dict[str, str | None]", said).get("unannounced")
         )
 
+    async def tell_worker(self, worker: Mapping[str, object]) -> None:
+        """Notes how this process is, for people who look."""
+        await self._call("tell_worker", {"worker": worker}, lambda _: None)
+
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {
             "queue": request.queue,

@@ -34,6 +34,7 @@ DEFINER = {
     "replay": CHANGES_JOBS,
     "prune": CHANGES_JOBS,
     "canary": "the rows are nobody's to write",
+    "tell_worker": "the rows are nobody's to write",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),

@@ -39,6 +39,9 @@ SEEDS = f"""
     values ('payment', 1, 1, 'dead', '{{}}'), ('payment', 2, 1, 'dead', '{{}}');
     insert into realtime_canary (token) values ('a'), ('b');
     insert into call_limits (key, forget_at) values ('a', now()), ('b', now());
+    select tell_worker(jsonb_build_object('worker_id', w, 'host', w, 'version', '1', 'queues', '[]'::jsonb,
+        'types', '{{}}'::jsonb, 'places', 1, 'running', 0, 'problems', '[]'::jsonb, 'up_seconds', 0))
+    from unnest(array['a', 'b']) as w;
     insert into subscription_tiers (slug, name, price_monthly, active)
     values ('for all', 'Pro', 29, true), ('gone', 'Gone', 9, false);
     insert into billing_customers (stripe_customer_id, user_id)

@@ -20,7 +20,18 @@ TABLES = [
     "stale_outcomes",
     "realtime_canary",
 ]
-CALLABLE = {"clock_now", "enqueue", "claim", "heartbeat", "cancel", "finish", "replay", "prune", "canary"}
+CALLABLE = {
+    "clock_now",
+    "enqueue",
+    "claim",
+    "heartbeat",
+    "cancel",
+    "finish",
+    "replay",
+    "prune",
+    "canary",
+    "tell_worker",
+}
 INTERNAL = {
     "publish_table",
     "create_queue",
