@@ -1,17 +1,6 @@
-"""`python -m listener` and the `pulse` command."""
+"""`python -m listener`: the command line `pulse`, which stands on top of this package and is found by its name."""
 
-import sys
-from pathlib import Path
-
-from listener.cli import run
-
-
-def main() -> None:
-    """Runs the command line and leaves with its exit code."""
-    # As a console script, Python looks for `handlers` beside the script only; it is in the project that we run in.
-    sys.path.insert(0, str(Path.cwd()))
-    sys.exit(run(sys.argv[1:]))
-
+from importlib import import_module
 
 if __name__ == "__main__":
-    main()
+    import_module("console.__main__").main()

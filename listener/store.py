@@ -1,4 +1,4 @@
-"""The only file that speaks PostgREST: each method is one function of `sql/`, called over RPC.
+"""The only file that speaks PostgREST: each method is one function of `sql/`, called over RPC; `ask` is for the rest.
 
 Every call may be repeated after a lost answer: outcomes are fenced by (job, attempt), enqueueing by its idempotency
 key, and a repeated claim (`holding`) hands out what the lost answer had leased. So a failure without a clear answer is
@@ -163,6 +163,10 @@ class Store:
     async def tell_worker(self, worker: Mapping[str, object]) -> None:
         """Notes how this process is, for people who look."""
         await self._call("tell_worker", {"worker": worker}, lambda _: None)
+
+    async def ask(self, function: str, arguments: Mapping[str, object]) -> object:
+        """What any other function of `sql/` answers, its JSON as it is: for the command line and small rooms."""
+        return await self._call(function, arguments, lambda said: said)
 
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {

@@ -59,7 +59,12 @@ class Nursery:
 
 
 def main() -> None:
-    for room in ("listener.cli", "supabase"):  # before the fork, and not after each
+    for room in (
+        "console.program",
+        "console.worker",
+        "console.web",
+        "supabase",
+    ):  # before the fork, and not after each
         import_module(room)
     orders = socket.socket(fileno=0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
@@ -87,6 +92,7 @@ def _keep(order: Order, stream: int) -> None:
 
 
 def _live(order: Order, stream: int) -> None:
+    from console.program import run
     from listener import cli
     from listener.config import Tempo
 
@@ -104,7 +110,7 @@ def _live(order: Order, stream: int) -> None:
     cli.__dict__["serve"] = functools.partial(cli.serve, tempo=Tempo(**tempo))
     if order.wall_clock is not None:
         _be_wrong_by(Path(order.wall_clock))
-    sys.exit(cli.run(order.words))
+    sys.exit(run(order.words))
 
 
 def _be_wrong_by(file: Path) -> None:

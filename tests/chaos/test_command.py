@@ -9,11 +9,17 @@ import pytest
 
 from chaos.__main__ import main
 
-BARE = "import sys; sys.path[:0] = sys.argv[1:]; from listener.cli import run; sys.exit(run(['chaos', '--seed', '7']))"
+BARE = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from console.program import run
+sys.exit(run(["chaos", "--seed", "7"]))
+"""
 
 
 def test_where_it_is_not_deployed_it_says_where_it_is(tmp_path: Path, checkout: Path) -> None:
-    (tmp_path / "listener").symlink_to(checkout / "listener")
+    for package in ("listener", "console"):
+        (tmp_path / package).symlink_to(checkout / package)
     words = [sys.executable, "-I", "-S", "-c", BARE, str(tmp_path), sysconfig.get_path("purelib")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from console.program import run
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from listener.cli import run
 from tests.listener.packages import write_package
 from tests.listener.working import Connection, dead_letters
 from tests.waiting import until

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from console.program import run as commands
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from devstack.postgres import Postgres
-from listener.cli import run as commands
 from listener.errors import ConfigError
 from listener.migrate import Migration, migrate, migrations
 from tests.listener.working import Connection

@@ -6,9 +6,9 @@ import time
 import aiohttp
 import pytest
 
+from console.program import run
 from devstack.gateway import Gateway
 from devstack.keys import JWT_SECRET, LOCAL
-from listener.cli import run
 from listener.config import Config, read_config
 from listener.errors import ConfigError
 

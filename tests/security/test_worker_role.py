@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
+from console.program import run
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from devstack.postgres import SUPERUSER
-from listener.cli import run
 from tests.projects import Worker
 from tests.waiting import until
 

@@ -1,0 +1,223 @@
+"""What a command prints on: plain lines, tables and sentences for a person, or one JSON document for a program.
+
+A text that comes out of the database cannot steer the terminal: its control characters are struck out. Colours are for
+terminals, and not with NO_COLOR or TERM=dumb.
+"""
+
+import os
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TextIO
+
+from console.document import document
+
+_NARROWEST = 40
+_UNLIMITED = 10_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_BLANKS = re.compile(r"\s+")
+
+
+class Colour(StrEnum):
+    """Few, and none of them is the only bearer of its meaning."""
+
+    PLAIN = ""
+    BOLD = "1"
+    DIM = "2"
+    RED = "31"
+    GREEN = "32"
+    YELLOW = "33"
+    CYAN = "36"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    right: bool = False
+    """Numbers stand at the right."""
+    bends: bool = False
+    """When the table is too wide, this column is cut; of several the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A text with a colour."""
+
+    text: str
+    colour: Colour = Colour.PLAIN
+
+
+Row = Sequence[Cell | str]
+
+
+class Screen:
+    """stdout and stderr of one command."""
+
+    def __init__(self, out: TextIO, err: TextIO, environment: Mapping[str, str], *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.is_live = out.isatty() and environment.get("TERM") != "dumb" and not as_json
+        """Whether what was printed can be drawn over."""
+        self._out = out
+        self._err = err
+        plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+        self._colours = {stream: stream.isatty() and not plain for stream in (out, err)}
+        self._has_progress = False
+
+    @property
+    def width(self) -> int:
+        """How many columns a line has; beside a terminal it has no end."""
+        return max(shutil.get_terminal_size().columns, _NARROWEST) if self._out.isatty() else _UNLIMITED
+
+    def answer(self, value: object) -> None:
+        """The JSON document, with --json; without, nothing."""
+        if self.as_json:
+            self._out.write(document(value) + "\n")
+
+    def say(self, text: str = "", colour: Colour = Colour.PLAIN) -> None:
+        """One line for a person; with --json, nothing."""
+        if not self.as_json:
+            self.end_progress()
+            self._out.write(self.painted(plain(text), colour) + "\n")
+
+    def done(self, text: str) -> None:
+        """A line with a tick."""
+        if not self.as_json:
+            self.end_progress()
+            self._out.write(f"{self.painted('✓', Colour.GREEN)} {plain(text)}\n")
+
+    def problem(self, text: str) -> None:
+        """A line with a cross, on stderr, with --json too."""
+        self.end_progress()
+        cross = self._paint("✗", Colour.RED, self._err)
+        self._err.write(f"{cross} {plain(text)}\n")
+
+    def hint(self, text: str) -> None:
+        """A line about what one may do next; for a person at a terminal only."""
+        if self.is_live:
+            self.say(text, Colour.DIM)
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+        """A heading and lines below it, no wider than the terminal."""
+        if not self.as_json:
+            self.end_progress()
+            for line in self.lines_of(columns, rows):
+                self._out.write(line + "\n")
+
+    def lines_of(self, columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+        """The same, to be drawn by somebody else."""
+        cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
+        cells = [[Cell(plain(one.text), one.colour) for one in row] for row in cells]
+        heading = [Cell(one.title, Colour.DIM) for one in columns]
+        widths = _widths(columns, [heading, *cells], self.width)
+        return [self._line(columns, row, widths) for row in [heading, *cells]]
+
+    def facts(self, pairs: Sequence[tuple[str, Cell | str]]) -> None:
+        """Names and values, one pair a line, the values below each other."""
+        if not self.as_json:
+            self.end_progress()
+            width = max((_width(name) for name, _ in pairs), default=0)
+            for name, value in pairs:
+                cell = value if isinstance(value, Cell) else Cell(value)
+                told = self.painted(name + " " * (width - _width(name)), Colour.DIM)
+                self._out.write(f"  {told}  {self.painted(plain(cell.text), cell.colour)}\n".rstrip() + "\n")
+
+    def block(self, text: str) -> None:
+        """Several lines, each indented and harmless."""
+        for line in text.splitlines():
+            if not self.as_json:
+                self._out.write(f"    {_CONTROL.sub('�', line)}".rstrip() + "\n")
+
+    def progress(self, text: str) -> None:
+        """How far long work has come: one line on stderr, drawn over, and only on a terminal."""
+        if self._err.isatty() and not self._is_dumb():
+            self._err.write(f"\r\x1b[K{plain(text)}")
+            self._err.flush()
+            self._has_progress = True
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """A whole picture in the place of the last one, on a terminal."""
+        height = shutil.get_terminal_size().lines
+        picture = "".join(f"{line}\x1b[K\r\n" for line in lines[: height - 1])
+        self._out.write(f"\x1b[H{picture}\x1b[J")
+        self._out.flush()
+
+    def raw(self, text: str) -> None:
+        """As it is: for what draws by itself."""
+        self._out.write(text)
+        self._out.flush()
+
+    def painted(self, text: str, colour: Colour) -> str:
+        """The text as it looks on stdout."""
+        return self._paint(text, colour, self._out)
+
+    def close(self) -> None:
+        """Nothing half written stays behind."""
+        self.end_progress()
+        self._out.flush()
+
+    def _is_dumb(self) -> bool:
+        return os.environ.get("TERM") == "dumb"
+
+    def _paint(self, text: str, colour: Colour, stream: TextIO) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if colour and text and self._colours[stream] else text
+
+    def end_progress(self) -> None:
+        """Wipes the line of `progress` away."""
+        if self._has_progress:
+            self._err.write("\r\x1b[K")
+            self._err.flush()
+            self._has_progress = False
+
+    def _line(self, columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int]) -> str:
+        parts: list[str] = []
+        for column, cell, width in zip(columns, row, widths, strict=True):
+            text = _cut(cell.text, width)
+            blanks = " " * (width - _width(text))
+            painted = self.painted(text, cell.colour)
+            parts.append(blanks + painted if column.right else painted + blanks)
+        return "  ".join(parts).rstrip()
+
+
+def screen(*, as_json: bool = False) -> Screen:
+    """The one of this process."""
+    return Screen(sys.stdout, sys.stderr, os.environ, as_json=as_json)
+
+
+def plain(text: str) -> str:
+    """One line that does nothing but stand there."""
+    return _CONTROL.sub("�", _BLANKS.sub(" ", text))
+
+
+def _width(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def _cut(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    kept = ""
+    for one in text:
+        if _width(kept + one) > width - 1:
+            break
+        kept += one
+    return kept + "…"
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], most: int) -> list[int]:
+    widths = [max(_width(row[place].text) for row in rows) for place in range(len(columns))]
+    over = sum(widths) + 2 * (len(columns) - 1) - most
+    for place in reversed(range(len(columns))):
+        if over > 0 and columns[place].bends:
+            less = min(over, max(widths[place] - 8, 0))
+            widths[place] -= less
+            over -= less
+    return widths

@@ -1,0 +1,97 @@
+"""The program as a newcomer meets it: its help, its words, and what it says to wrong ones."""
+
+import subprocess
+import sys
+from argparse import ArgumentParser
+
+import pytest
+
+from console.command import Group
+from console.program import commands, run
+from tests.house.tree import ROOT
+
+COMMANDS = {one.name: one for one in commands()}
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    try:
+        code = run(words)
+    except SystemExit as left:
+        code = int(left.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]], ids=str)
+def test_the_help_names_every_command_under_its_heading(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = said(capsys, *words)
+    assert (code, err) == (0, "")
+    headings = [out.index(f"\n{group}\n") for group in Group]
+    assert headings == sorted(headings)
+    for name, command in COMMANDS.items():
+        assert f"  {name.ljust(max(map(len, COMMANDS)))}  {command.says}\n" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_teaches_with_examples_that_its_own_parser_takes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = COMMANDS[name]
+    if command.forwards:
+        return
+    code, out, _ = said(capsys, name, "--help")
+    assert code == 0
+    assert f"usage: pulse {name}" in out
+    assert ("--json" in out) is command.has_json
+    assert said(capsys, "help", name)[1] == out
+    parser = ArgumentParser()
+    command.arguments(parser)
+    for action in parser._actions:
+        assert action.help, f"pulse {name}: {action.dest} says nothing about itself"
+
+
+def test_a_wrong_word_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = said(capsys, "enqeue")
+    assert (code, out) == (2, "")
+    assert "did you mean enqueue?" in err
+    for wrong in ("screen", "__main__", "program", "../worker", "worker_", ""):
+        assert said(capsys, wrong)[0] == 2
+
+
+def test_a_command_starts_without_loading_the_others() -> None:
+    look = """if True:
+        import sys
+        from console.program import run
+        try:
+            run(["retry", "--help"])
+        finally:
+            print(*sys.modules, file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "console.retry" in loaded
+    assert not loaded & {"console.worker", "listener.service", "realtime", "supabase"}
+
+
+def test_python_m_listener_and_python_m_console_are_the_same_program() -> None:
+    helps = {
+        subprocess.run(
+            [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for package in ("listener", "console")
+    }
+    assert len(helps) == 1
+    assert "usage: pulse" in helps.pop()
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    pulse = subprocess.Popen(
+        [sys.executable, "-m", "console", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert pulse.stdout is not None
+    pulse.stdout.close()
+    _, err = pulse.communicate(timeout=30)
+    assert err == b""
