@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 
 from console.document import document
-from console.screen import Cell, Colour, Column, Screen
+from console.screen import Cell, Colour, Column, Row, Screen
 
 COLUMNS = (Column("id", right=True), Column("type", bends=True), Column("why", bends=True))
-ROWS = [("1", Cell("prune", Colour.RED), "x" * 200), ("22", "sync_positions", "日本語" * 60)]
+ROWS: list[Row] = [("1", Cell("prune", Colour.RED), "x" * 200), ("22", "sync_positions", "日本語" * 60)]
 
 
 class Terminal(io.StringIO):
