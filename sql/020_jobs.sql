@@ -27,6 +27,7 @@ create table public.jobs (
     uncounted integer not null default 0,                       -- attempts that max_attempts forgives
     lease_expires_at timestamptz,                               -- not null while an attempt is live
     worker_id text,                                             -- who claimed it last
+    lane text,                                                  -- where it waits while a limit holds it back
     cancel_requested boolean not null default false,            -- asked of a running job
     result jsonb,
     last_error text,
@@ -62,9 +63,13 @@ create table public.jobs (
 
 alter sequence public.jobs_id_seq owned by public.jobs.id;
 
--- The due rows, in the order they are claimed. `type` comes last so that a worker which does not know a
--- type passes over its rows inside the index.
-create index jobs_pending on public.jobs (priority desc, run_at, id, type) where status = 'pending';
+-- The line: the due rows, in the order they are claimed. `type` comes last so that a worker which does not
+-- know a type passes over its rows inside the index.
+create index jobs_pending on public.jobs (priority desc, run_at, id, type) where status = 'pending' and lane is null;
+
+-- Beside the line: those that wait until a limit lets them through (045_passing.sql).
+create index jobs_lanes on public.jobs (lane, type, priority desc, run_at, id)
+where status = 'pending' and lane is not null;
 
 -- The live attempts, read by sweeps to find run-out leases.
 create index jobs_running on public.jobs (lease_expires_at) where status = 'running';

@@ -1,7 +1,8 @@
 -- From a due row to a live attempt.
 --
 -- A claim is two steps: find_due walks the pending index and locks rows that nobody else is taking, then
--- one UPDATE counts the attempt and writes the lease. Claims never wait for a lock: they skip.
+-- one UPDATE counts the attempt and writes the lease. Claims never wait for a lock: they skip. Between the two,
+-- if a limit governs one of the rows or a lane is to be looked at, pass_gates chooses (045_passing.sql).
 --
 -- The floor. Each finished job leaves a dead entry at the head of the pending index, and while an old
 -- snapshot is open (a dump, a forgotten transaction) nothing may remove them: every claim would walk over
@@ -32,7 +33,8 @@
 -- exceeds max_jobs, is left and counted as unsettled. To be sent with every sweep, and with a call that is
 -- repeated.
 -- Guarantees: a job is handed to one worker; its attempt is counted before anybody runs it; the order is
--- priority (larger first), run_at, id.
+-- priority (larger first), run_at, id. Nothing is handed out that is paused, or for which a limit has no room
+-- (087_gates.sql); what an answer lost had leased already runs, and is handed out again.
 -- It answers json and not jsonb, as finish does: a text that is written once, and not a tree that is built
 -- only to be printed (a fifth of the time of a call).
 create function public.claim(
@@ -61,6 +63,8 @@ declare
     held text[];
     unheard bigint[] := '{}';
     again bigint[] := '{}';
+    gates record;
+    places integer;
     due record;
     jobs json;
     waited interval;
@@ -107,10 +111,31 @@ begin
         );
     end if;
 
-    select * into due
-    from public.find_due(
-        claim.queue, claim.types, claim.max_jobs - cardinality(again), claim.floor, claim.sweep
-    );
+    select * into gates from public.gates_at(claim.queue, claim.types);
+    places := case when cardinality(gates.open_types) > 0 then claim.max_jobs - cardinality(again) else 0 end;
+    if places > 0 and (gates.lanes_at <= now_at or claim.sweep and gates.lanes_at is not null) then
+        select * into due
+        from public.pass_gates(
+            claim.queue, gates.open_types, places, claim.floor, claim.sweep, gates.governed, gates.governing,
+            null, null, null
+        );
+    else
+        select * into due
+        from public.find_due(
+            claim.queue, gates.open_types, places, claim.floor, claim.sweep, true, '{}', gates.by_user, gates.by_others
+        );
+        if due.is_limited then
+            select p.* into due
+            from public.pass_gates(
+                claim.queue, gates.open_types, places, claim.floor, claim.sweep, gates.governed, gates.governing,
+                due.ids, due.floor, due.next_run_at
+            ) as p;
+        end if;
+        due.next_run_at := least(due.next_run_at, gates.lanes_at);
+    end if;
+    if cardinality(gates.open_types) = 0 and cardinality(claim.types) > 0 then
+        due.next_run_at := null;        -- paused: who resumes it tells nobody, a sweep finds out
+    end if;
 
     with leased as (
         update public.jobs as j
@@ -120,6 +145,7 @@ begin
             lease_expires_at = now_at + make_interval(secs => claim.lease_seconds),
             worker_id = claim.worker_id,
             woken_by = claim.woken_by,
+            lane = null,
             updated_at = now_at
         where j.queue = claim.queue and j.id = any (again || due.ids)
         returning
@@ -155,15 +181,18 @@ end
 $$;
 
 
--- Finds and locks the due rows of a queue in the order of claims; the walk goes priority by priority.
--- Callers: claim. known and floor = [[priority, run_at, id], …], where the search in each priority begins.
+-- Finds the due rows of a queue's line in the order of claims; the walk goes priority by priority.
+-- Callers: claim, which has them locked and asks whether one of them may be limited (by_user: if it has a user);
+-- pass_gates, which looks at more than it takes and locks itself, and leaves those out that it has seen (besides).
+-- known and floor = [[priority, run_at, id], …], where the search in each priority begins.
 -- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
 -- below the floor nor the rows of the future are touched. Priorities that the floor does not name are
 -- found by one look into each gap between those that it does. The walk ends at priority 0.
 -- next_run_at is when to look again: now when max_jobs was reached.
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
-    out ids bigint[], out floor jsonb, out next_run_at timestamptz
+    in locking boolean, in besides bigint[], in by_user text[], in by_others text[],
+    out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -178,6 +207,7 @@ declare
     start_run_at timestamptz;
     start_id bigint;
     found_ids bigint[];
+    level_is_limited boolean;
     first_run_at timestamptz;
     level_run_at timestamptz;
 begin
@@ -186,6 +216,7 @@ begin
 
     ids := '{}';
     floor := '[]';
+    is_limited := false;
     if find_due.max_jobs <= 0 then
         next_run_at := now_at;
     end if;
@@ -199,6 +230,7 @@ begin
         where
             j.queue = find_due.queue
             and j.status = 'pending'
+            and j.lane is null
             and j.priority > coalesce((named -> place ->> 0)::integer, 0)
             and j.priority < above
         order by j.priority desc
@@ -212,21 +244,47 @@ begin
             place := place + 1;
         end if;
 
-        select array_agg(due.id), min(due.run_at) into found_ids, first_run_at
-        from (
-            select j.id, j.run_at
-            from public.jobs as j
-            where
-                j.queue = find_due.queue
-                and j.status = 'pending'
-                and j.priority = level
-                and (j.run_at, j.id) >= (start_run_at, start_id)
-                and j.run_at <= now_at
-                and j.type = any (find_due.types)
-            order by j.run_at, j.id
-            limit find_due.max_jobs - cardinality(ids)
-            for update skip locked
-        ) as due;
+        if find_due.locking then
+            select
+                array_agg(due.id), min(due.run_at),
+                bool_or(
+                    due.type = any (find_due.by_others) or due.user_id is not null and due.type = any (find_due.by_user)
+                )
+            into found_ids, first_run_at, level_is_limited
+            from (
+                select j.id, j.run_at, j.type, j.user_id
+                from public.jobs as j
+                where
+                    j.queue = find_due.queue
+                    and j.status = 'pending'
+                    and j.lane is null
+                    and j.priority = level
+                    and (j.run_at, j.id) >= (start_run_at, start_id)
+                    and j.run_at <= now_at
+                    and j.type = any (find_due.types)
+                order by j.run_at, j.id
+                limit find_due.max_jobs - cardinality(ids)
+                for update skip locked
+            ) as due;
+            is_limited := is_limited or coalesce(level_is_limited, false);
+        else
+            select array_agg(due.id), min(due.run_at) into found_ids, first_run_at
+            from (
+                select j.id, j.run_at
+                from public.jobs as j
+                where
+                    j.queue = find_due.queue
+                    and j.status = 'pending'
+                    and j.lane is null
+                    and j.priority = level
+                    and (j.run_at, j.id) >= (start_run_at, start_id)
+                    and j.run_at <= now_at
+                    and j.type = any (find_due.types)
+                    and j.id <> all (find_due.besides)
+                order by j.run_at, j.id
+                limit find_due.max_jobs - cardinality(ids)
+            ) as due;
+        end if;
 
         ids := ids || found_ids;
         floor := floor || case
@@ -245,6 +303,7 @@ begin
         where
             j.queue = find_due.queue
             and j.status = 'pending'
+            and j.lane is null
             and j.priority = level
             and j.run_at > now_at
             and j.type = any (find_due.types)
@@ -291,6 +350,7 @@ begin
             where
                 j.queue = unknown_types.queue
                 and j.status = 'pending'
+                and j.lane is null
                 and j.run_at <= public.clock_now()
             order by j.priority desc, j.run_at, j.id
             limit 1000

@@ -75,6 +75,7 @@ set enable_mergejoin = off
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
+    ended bigint[];
     answer json;
 begin
     with word as materialized (
@@ -203,9 +204,13 @@ begin
                     else v.failed_job_id
                 end
             ) order by v.place
-        )
-    into answer
+        ),
+        array_agg(v.id) filter (where v.answer = 'recorded')
+    into answer, ended
     from verdict as v;
+    if ended is not null then
+        perform public.free_lanes(ended, waits => record_outcomes.outcomes -> 0 ->> 'kind' <> 'vanished');
+    end if;
     return coalesce(answer, '[]');
 end
 $$;

@@ -42,6 +42,9 @@ TABLES: Final = {
     "realtime_canary":   ("----", "----", "----", "A---", "A---"),
     "call_limits":       ("----", "----", "----", "A---", "----"),
     "workers":           ("----", "----", "----", "A---", "----"),
+    "paused":            ("----", "----", "----", "A---", "----"),
+    "job_limits":        ("----", "----", "----", "A---", "----"),
+    "lanes":             ("----", "----", "----", "A---", "----"),
     "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
     "billing_customers": ("----", "----", "----", "A---", "----"),
     "subscriptions":     ("----", "O---", "0---", "A---", "----"),
@@ -160,6 +163,11 @@ _WITHIN_ORDER_TRUTH: Final = (
 ).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
+FOR_GATES: Final = "pause_jobs resume_jobs limit_jobs unlimit_jobs gate_of".split()
+_WITHIN_GATES: Final = (
+    "gates_at pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes free_lanes"
+    " limit_key limits_of check_queue open_lanes"
+).split()
 FOR_PAPER: Final = (
     "open_paper_account paper_account_of load_paper_book save_paper_book find_paper_orders find_paper_fills"
     " paper_symbols note_paper_quotes ask_for_paper_fault"
@@ -204,6 +212,8 @@ FUNCTIONS: Final = {
     "hold_calls":               "-    -    -     -       -",
     "forget_calls":             "-    -    -     -       -",
     "count_credentials":        ".    .    .     .       .",
+    **dict.fromkeys(FOR_GATES, "- - - Y -"),
+    **dict.fromkeys(_WITHIN_GATES, "- - - - -"),
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
     **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
     **dict.fromkeys(FOR_ORDERS + FOR_ORDER_TRUTH + FOR_BROKER_CALLS + FOR_PAPER, "- - - Y -"),

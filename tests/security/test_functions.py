@@ -10,6 +10,7 @@ import pytest
 from tests.security.alert_matrix import FOR_ALERTS, REGISTERING
 from tests.security.matrix import (
     FOR_BROKER_CALLS,
+    FOR_GATES,
     FOR_HANDLERS_OF_PAYMENTS,
     FOR_ORDER_TRUTH,
     FOR_ORDERS,
@@ -37,6 +38,7 @@ DEFINER = {
     "tell_worker": "the rows are nobody's to write",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
+    **dict.fromkeys(FOR_GATES, "nobody but the owner may say what is held back, or read whom a limit counts"),
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
     **dict.fromkeys(FOR_ORDERS, ORDERS),
@@ -50,6 +52,8 @@ IN_FULL = {
     "clock_now": "is inlined, which a setting would forbid",
     "status_after": "is inlined, which a setting would forbid",
     "retry_delay": "is inlined, which a setting would forbid",
+    "limit_key": "is inlined, which a setting would forbid",
+    "calls_within": "is inlined, which a setting would forbid",
     "add_months": "is inlined, which a setting would forbid",
     "grace_period": "is inlined, which a setting would forbid",
     "renewal_stage": "is inlined, which a setting would forbid",

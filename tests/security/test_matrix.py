@@ -42,6 +42,9 @@ SEEDS = f"""
     select tell_worker(jsonb_build_object('worker_id', w, 'host', w, 'version', '1', 'queues', '[]'::jsonb,
         'types', '{{}}'::jsonb, 'places', 1, 'running', 0, 'problems', '[]'::jsonb, 'up_seconds', 0))
     from unnest(array['a', 'b']) as w;
+    insert into paused (queue, reason) values ('payment', ''), ('broker', '');
+    insert into lanes (lane, queue, type, look_at)
+    values ('0/a', 'payment', 'a', now()), ('0/b', 'payment', 'a', now());
     insert into subscription_tiers (slug, name, price_monthly, active)
     values ('for all', 'Pro', 29, true), ('gone', 'Gone', 9, false);
     insert into billing_customers (stripe_customer_id, user_id)

@@ -24,6 +24,7 @@ SYSTEM: dict[str, object] = {
     "uncounted": 7,
     "lease_expires_at": "2099-01-01T00:00:00Z",
     "worker_id": "mine",
+    "lane": "mine",
     "cancel_requested": True,
     "result": {"paid": True},
     "last_error": "none",

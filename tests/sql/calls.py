@@ -96,6 +96,30 @@ class Calls:
         answer: Json = await self._answer("prune($1, $2, $3)", completed_days, failed_days, max_jobs)
         return answer
 
+    async def pause(self, queue: str = "payment", type: str | None = None, reason: str = "") -> Json:  # noqa: A002
+        answer: Json = await self._answer("pause_jobs($1, $2, $3)", queue, type, reason)
+        return answer
+
+    async def resume(self, queue: str = "payment", type: str | None = None) -> Json:  # noqa: A002
+        answer: Json = await self._answer("resume_jobs($1, $2)", queue, type)
+        return answer
+
+    async def limit(self, **words: object) -> int:
+        """Sets a limit; its id."""
+        named = ", ".join(f"{name} => ${n}" for n, name in enumerate(words, start=1))
+        answer: Json = await self._answer(f"limit_jobs({named})", *words.values())
+        made: int = answer["limit"]
+        return made
+
+    async def unlimit(self, queue: str | None = None, type: str | None = None, per: str = "all") -> bool:  # noqa: A002
+        answer: Json = await self._answer("unlimit_jobs($1, $2, $3)", queue, type, per)
+        removed: bool = answer["removed"]
+        return removed
+
+    async def gate_of(self, id: int) -> Json | None:  # noqa: A002
+        said = await self.connection.fetchval("select public.gate_of($1)", id)
+        return None if said is None else json.loads(said)
+
     async def row(self, id: int) -> Json:  # noqa: A002
         """A job as it stands."""
         found = await self.connection.fetchrow("select * from public.jobs where id = $1", id)

@@ -1,6 +1,7 @@
 """The queue as it should be: a small pure model of its functions, against which a state machine holds the real ones.
 
-Times are seconds since the model began. One queue, one type; everything happens at once and in order.
+Times are seconds since the model began. One queue, one type; everything happens at once and in order. There is one
+line and no lanes: what a limit holds back is passed over. That the real queue moves it aside must not show.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ class Job:
     worker: str | None = None
     cancel_requested: bool = False
     last_outcome: str | None = None
+    user: str | None = None
 
     @property
     def ref(self) -> Ref:
@@ -36,6 +38,37 @@ class Words:
     ref: Ref
     kind: str
     delay: float | None = None
+
+
+@dataclass
+class Limit:
+    """What holds jobs back; without numbers: an exception."""
+
+    id: int
+    per: str
+    at_once: int | None
+    starts: int | None
+    window: float
+    log: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """When jobs started, by key."""
+
+    def key(self, job: Job) -> str | None:
+        return job.user if self.per == "user" else ""
+
+    def has_room(self, job: Job, running: Sequence[Job], now: float) -> bool:
+        key = self.key(job)
+        if key is None:
+            return True
+        beside = sum(self.key(other) == key for other in running)
+        started = sum(at > now - self.window for at in self.log.get(key, []))
+        return (self.at_once is None or beside < self.at_once) and (
+            self.starts is None or started < self.starts
+        )
+
+    def note(self, job: Job, now: float) -> None:
+        key = self.key(job)
+        if key is not None and self.starts is not None:
+            self.log.setdefault(key, []).append(now)
 
 
 @dataclass
@@ -62,6 +95,10 @@ class Model:
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
     letters: list[Letter] = field(default_factory=list[Letter])
     stale: set[tuple[int, int, str]] = field(default_factory=set[tuple[int, int, str]])
+    paused: set[str | None] = field(default_factory=set[str | None])
+    """None: the queue, else a type."""
+    limits: dict[tuple[str | None, str], Limit] = field(default_factory=dict[tuple[str | None, str], Limit])
+    """By type (None: all of the queue) and by what they count."""
 
     def claim(
         self,
@@ -105,17 +142,38 @@ class Model:
                 if job.status == "running" and job.worker == worker and job.ref not in holding
             ]
             again = sorted(unheard, key=lambda job: job.ref not in chosen)[:max_jobs]
+        taken = [*again]
+        for job in again:
+            self._start(job, worker, lease)
         due = [job for job in self.jobs.values() if job.status == "pending" and job.run_at <= self.now]
-        taken = [*again, *sorted(due, key=_order)[: max_jobs - len(again)]]
-        for job in taken:
-            job.attempt += job.status == "pending"
-            job.status, job.worker, job.lease_until = "running", worker, self.now + lease
+        for job in sorted(due, key=_order):
+            if len(taken) < max_jobs and not self.paused and self._passes(job):
+                self._start(job, worker, lease)
+                taken.append(job)
         return Taken(
             [job.ref for job in sorted(taken, key=_order)],
             len(unheard) - len(again),
             lost.count("pending"),
             lost.count("failed"),
         )
+
+    def _passes(self, job: Job) -> bool:
+        """Whether there is room in each limit that governs it; if so, it is counted."""
+        running = [other for other in self.jobs.values() if other.status == "running"]
+        govern = [
+            self.limits.get(("a", per)) or self.limits.get((None, per))
+            for per in {per for _, per in self.limits}
+        ]
+        if not all(limit.has_room(job, running, self.now) for limit in govern if limit is not None):
+            return False
+        for limit in govern:
+            if limit is not None:
+                limit.note(job, self.now)
+        return True
+
+    def _start(self, job: Job, worker: str, lease: float) -> None:
+        job.attempt += job.status == "pending"
+        job.status, job.worker, job.lease_until = "running", worker, self.now + lease
 
     def finish(self, said: Sequence[Words]) -> list[str]:
         """The answers. What is said twice in one call was said once."""

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -25,13 +26,15 @@ from hypothesis.stateful import (
 
 from tests.sql.calls import Calls, Json
 from tests.sql.queue_model import Job as ModelJob
-from tests.sql.queue_model import Model, Ref, Words
+from tests.sql.queue_model import Limit, Model, Ref, Words
 
 EXAMPLES = int(os.environ.get("PULSE_EXAMPLES", "40"))
 LEASE = 30.0
 CLOCK = """
     create or replace function public.clock_now() returns timestamptz language sql stable parallel safe
-    return pg_catalog.now() + pg_catalog.current_setting('test.passed')::interval
+    return pg_catalog.now() + pg_catalog.current_setting('test.passed')::interval;
+    create or replace function public.call_moment() returns timestamptz language sql stable
+    return public.clock_now()
 """
 ROWS = """
     select id, status, attempt, uncounted, worker_id, cancel_requested, last_outcome,
@@ -39,10 +42,20 @@ ROWS = """
         extract(epoch from lease_expires_at - now())::float as lease
     from public.jobs
 """
+FORGOTTEN = """
+    select j.id from public.jobs as j where j.status = 'pending' and j.lane is not null
+    and not exists (select from public.lanes as l where (l.lane, l.queue, l.type) = (j.lane, j.queue, j.type))
+"""
 WORKERS = st.sampled_from(["ann", "bob"])
 KINDS = st.sampled_from(["completed", "completed", "snooze", "cancel", "retry", "retry", "dead"])
 DELAYS = st.sampled_from([None, 0.0, 3.0, 20.0])
 LOST = st.sampled_from([False, False, False, False, True])
+USERS = st.sampled_from(
+    [None, "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"]
+)
+TYPES = st.sampled_from([None, "a"])
+PER = st.sampled_from(["all", "user"])
+WINDOW = 20.0
 T = TypeVar("T")
 
 
@@ -74,7 +87,7 @@ class Queue(RuleBasedStateMachine):
     @initialize()
     def some_jobs(self) -> None:
         for most in (1, 2, 3):
-            self.insert(0, 0.0, most)
+            self.insert(0, 0.0, most, None)
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -83,15 +96,52 @@ class Queue(RuleBasedStateMachine):
         self.run(self.calls.connection.close())
         self.runner.close()
 
-    @rule(priority=st.sampled_from([0, 0, 5]), delay=st.sampled_from([0.0, 10.0]), most=st.integers(1, 3))
-    def insert(self, priority: int, delay: float, most: int) -> None:
+    @rule(
+        priority=st.sampled_from([0, 0, 5]),
+        delay=st.sampled_from([0.0, 10.0]),
+        most=st.integers(1, 3),
+        user=USERS,
+    )
+    def insert(self, priority: int, delay: float, most: int, user: str | None) -> None:
         at = self.model.now + delay
-        made = self.run(self._insert(priority, at, most))
-        self.model.jobs[made] = ModelJob(made, priority, at, most)
+        made = self.run(self._insert(priority, at, most, user))
+        self.model.jobs[made] = ModelJob(made, priority, at, most, user=user)
 
-    async def _insert(self, priority: int, at: float, most: int) -> int:
+    async def _insert(self, priority: int, at: float, most: int, user: str | None) -> int:
         run_at = await self.calls.value("select now() + $1::interval", timedelta(seconds=at))
-        return await self.calls.insert(priority=priority, run_at=run_at, max_attempts=most)
+        user_id = None if user is None else UUID(user)
+        return await self.calls.insert(priority=priority, run_at=run_at, max_attempts=most, user_id=user_id)
+
+    @rule(
+        type_=TYPES,
+        per=PER,
+        at_once=st.sampled_from([None, 1, 1, 2]),
+        starts=st.sampled_from([None, None, 1, 2]),
+    )
+    def limit(self, type_: str | None, per: str, at_once: int | None, starts: int | None) -> None:
+        words = {"at_once": at_once, "starts": starts, "per_seconds": None if starts is None else WINDOW}
+        made = self.run(self.calls.limit(queue="payment", type=type_, per=per, **words))
+        known = self.model.limits.get((type_, per))
+        assert known is None or known.id == made
+        log = {} if known is None else known.log
+        self.model.limits[type_, per] = Limit(made, per, at_once, starts, WINDOW, log)
+
+    @rule(type_=TYPES, per=PER)
+    def unlimit(self, type_: str | None, per: str) -> None:
+        known = self.model.limits.pop((type_, per), None)
+        assert self.run(self.calls.unlimit("payment", type_, per)) == (known is not None)
+
+    @rule(type_=TYPES)
+    def pause(self, type_: str | None) -> None:
+        assert self.run(self.calls.pause(type=type_)) == {"paused": type_ not in self.model.paused}
+        self.model.paused.add(type_)
+
+    @precondition(lambda self: self.model.paused)
+    @rule()
+    def resume(self) -> None:
+        for type_ in self.model.paused:
+            assert self.run(self.calls.resume(type=type_)) == {"resumed": True}
+        self.model.paused = set()
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 16.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
@@ -177,6 +227,11 @@ class Queue(RuleBasedStateMachine):
             self.calls.connection.fetch("select job_id, attempt, kind from public.stale_outcomes")
         )
         assert {tuple(row) for row in stale} == self.model.stale
+
+    @invariant()
+    def who_waits_in_a_lane_will_be_looked_for(self) -> None:
+        lost = self.run(self.calls.connection.fetch(FORGOTTEN))
+        assert lost == [], "nobody would ever look there"
 
     def _number_letters(self) -> None:
         """The model's new dead letters get the ids of the rows; there must be exactly these."""

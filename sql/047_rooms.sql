@@ -1,0 +1,353 @@
+-- How much room a gate has, and what is kept so that the next claim knows: the parts of pass_gates (045_passing.sql).
+
+-- The jobs among which a claim chooses, in its order, with the keys by which limits count each, parted by spaces.
+-- Callers: pass_gates. line = ids; of each lane the first ones that are due, besides those that are chosen already.
+create function public.candidates(
+    in queue text, in line bigint[], in due_lanes text[], in due_types text[], in besides bigint[], in max_jobs integer,
+    in governed text[], in governing bigint[],
+    out ids bigint[], out lanes text[], out types text[], out keys text[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    of_each constant integer := greatest(
+        least(candidates.max_jobs, 500 / greatest(cardinality(candidates.due_lanes), 1)), 1
+    );
+begin
+    select
+        array_agg(c.id order by c.priority desc, c.run_at, c.id), array_agg(c.lane order by c.priority desc, c.run_at, c.id),
+        array_agg(c.type order by c.priority desc, c.run_at, c.id),
+        array_agg(c.words order by c.priority desc, c.run_at, c.id)
+    into ids, lanes, types, keys
+    from (
+        select
+            j.id, j.lane, j.type, j.priority, j.run_at,
+            (
+                select string_agg(l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data), ' ')
+                from unnest(candidates.governed, candidates.governing) as g (type, id)
+                inner join public.job_limits as l on l.id = g.id
+                where g.type = j.type
+            ) as words
+        from (
+            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
+            from public.jobs as r
+            where r.queue = candidates.queue and r.id = any (candidates.line)
+            union all
+            select head.*
+            from unnest(candidates.due_lanes, candidates.due_types) as v (lane, type)
+            cross join lateral (
+                select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
+                from public.jobs as r
+                where
+                    r.queue = candidates.queue and r.status = 'pending'
+                    and r.lane = v.lane and r.type = v.type and r.run_at <= now_at
+                    and r.id <> all (candidates.besides)
+                order by r.priority desc, r.run_at, r.id
+                limit of_each
+            ) as head
+        ) as j
+    ) as c;
+end
+$$;
+
+
+-- Up to 500 due rows of the line behind a job that was denied, which wait for the same gates.
+-- Callers: pass_gates. full_keys: the gates without room.
+create function public.behind(
+    queue text, types text[], job_id bigint, full_keys text[], governed text[], governing bigint[]
+) returns table (id bigint, type text, key text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ahead record;
+begin
+    select j.priority, j.run_at, j.id into ahead
+    from public.jobs as j
+    where j.queue = behind.queue and j.id = behind.job_id;
+
+    return query
+    select j.id, j.type, gate.key
+    from (
+        select r.id, r.type, r.user_id, r.data
+        from public.jobs as r
+        where
+            r.queue = behind.queue and r.status = 'pending' and r.lane is null
+            and r.priority = ahead.priority and (r.run_at, r.id) > (ahead.run_at, ahead.id)
+            and r.run_at <= public.clock_now() and r.type = any (behind.types)
+        order by r.run_at, r.id
+        limit 500
+    ) as j
+    cross join lateral (
+        select k.key
+        from (
+            select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data) as key
+            from unnest(behind.governed, behind.governing) as g (type, id)
+            inner join public.job_limits as l on l.id = g.id
+            where g.type = j.type
+        ) as k
+        where k.key = any (behind.full_keys)
+        limit 1
+    ) as gate;
+end
+$$;
+
+
+-- How many more jobs each gate lets through; null when somebody else is counting it. Holds the keys' locks.
+-- Callers: pass_gates. Waits for nobody. A lane whose limit is gone has room for all.
+create function public.rooms_at(keys text[]) returns integer[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment timestamptz;
+    is_mine boolean[];
+    logs text[];
+    running jsonb;
+begin
+    select array_agg(pg_try_advisory_xact_lock(hashtextextended('job_limits/' || k.key, 0)) order by k.n) into is_mine
+    from unnest(rooms_at.keys) with ordinality as k (key, n);
+
+    -- Statements of their own, so that all is seen that was committed before the locks were free.
+    logs := array(
+        select c.key
+        from public.call_limits as c
+        where c.key = any (array(select 'job_limits/' || k.key from unnest(rooms_at.keys) as k (key)))
+        for update skip locked
+    );
+    moment := public.call_moment();
+    -- The clock was set back: what lies ahead of it was taken now at the latest (085_limits.sql).
+    update public.call_limits as c
+    set taken = array(select least(t.at, moment) from unnest(c.taken) with ordinality as t (at, n) order by t.n)
+    where c.key = any (logs) and c.taken[cardinality(c.taken)] > moment;
+
+    running := public.count_running(rooms_at.keys);
+
+    return (
+        select array_agg(
+            case
+                when is_mine[k.n] and (c.key is null or c.key = any (logs))
+                    then coalesce(
+                        least(
+                            l.at_once - coalesce((running ->> k.key)::integer, 0),
+                            l.starts - coalesce(public.calls_within(c.taken, moment, l.per_seconds), 0)
+                        ),
+                        2147483647
+                    )
+            end order by k.n
+        )
+        from unnest(rooms_at.keys) with ordinality as k (key, n)
+        left join public.job_limits as l on l.id = split_part(k.key, '/', 1)::bigint
+        left join public.call_limits as c on c.key = 'job_limits/' || k.key and l.starts is not null
+    );
+end
+$$;
+
+
+-- How many of these calls, oldest first, are within the window that ends at that moment.
+-- Callers: rooms_at, keep_lanes, gate_of.
+create function public.calls_within(taken timestamptz[], at timestamptz, per_seconds double precision) returns integer
+language sql immutable parallel safe
+return cardinality(taken) - width_bucket(at - make_interval(secs => per_seconds), taken);
+
+
+-- How many jobs run under each of these keys, for those limits that count what runs: {"3/…": 2}.
+-- Callers: rooms_at, which holds the keys.
+create function public.count_running(keys text[]) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    limits constant bigint[] := array(
+        select l.id
+        from public.job_limits as l
+        where
+            l.at_once is not null
+            and l.id = any (array(select split_part(k.key, '/', 1)::bigint from unnest(count_running.keys) as k (key)))
+    );
+begin
+    if cardinality(limits) = 0 then
+        return '{}';
+    end if;
+    return (
+        select jsonb_object_agg(r.key, r.jobs)
+        from (
+            select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data) as key, count(*) as jobs
+            from public.jobs as j
+            inner join public.job_limits as l
+                on (l.queue is null or l.queue = j.queue) and (l.type is null or l.type = j.type)
+            where
+                j.status = 'running' and l.id = any (limits)
+                and not exists (
+                    select from public.job_limits as closer
+                    where
+                        closer.per = l.per
+                        and closer.queue = j.queue
+                        and (closer.type is null or closer.type = j.type)
+                        and (l.queue is null or l.type is null and closer.type is not null)
+                )
+            group by 1
+        ) as r
+        where r.key is not null
+    );
+end
+$$;
+
+
+-- Writes down the starts that a claim takes, for those limits that count starts.
+-- Callers: pass_gates, which holds the keys. took = how many of each.
+create function public.write_starts(keys text[], took integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := public.call_moment();
+begin
+    insert into public.call_limits (key, taken, forget_at)
+    select
+        'job_limits/' || k.key,
+        coalesce(c.taken[cardinality(c.taken) - public.calls_within(c.taken, moment, l.per_seconds) + 1:], '{}')
+        || array_fill(moment, array[k.took]),
+        moment + make_interval(secs => l.per_seconds)
+    from unnest(write_starts.keys, write_starts.took) as k (key, took)
+    inner join public.job_limits as l on l.id = split_part(k.key, '/', 1)::bigint
+    left join public.call_limits as c on c.key = 'job_limits/' || k.key
+    where k.took > 0 and l.starts is not null
+    on conflict on constraint call_limits_pkey do update set taken = excluded.taken, forget_at = excluded.forget_at;
+end
+$$;
+
+
+-- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
+-- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it denied something;
+-- taken = what it hands out.
+create function public.keep_lanes(
+    queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
+    keys text[], rooms integer[], taken bigint[]
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := public.call_moment();
+    full_keys text[];
+    free_at timestamptz[];      -- beside them: when a start leaves its window; null: when a job ends
+begin
+    if cardinality(keep_lanes.lanes) + cardinality(keep_lanes.met_lanes) = 0 then
+        return;
+    end if;
+    select array_agg(k.key), array_agg(
+        case
+            when public.calls_within(c.taken, moment, l.per_seconds) >= l.starts
+                then c.taken[cardinality(c.taken) - l.starts + 1] + make_interval(secs => l.per_seconds)
+        end
+    )
+    into full_keys, free_at
+    from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
+    inner join public.job_limits as l on l.id = split_part(k.key, '/', 1)::bigint
+    left join public.call_limits as c on c.key = 'job_limits/' || k.key and l.starts is not null
+    where k.room <= 0;
+
+    delete from public.lanes as l
+    using unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
+    where
+        l.lane = v.lane and l.queue = keep_lanes.queue and l.type = v.type
+        and exists (
+            select from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
+            where k.key = v.lane and k.room is not null
+        )
+        and not exists (
+            select from public.jobs as j
+            where
+                j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
+                and j.id <> all (keep_lanes.taken)
+        );
+
+    update public.lanes as l
+    set
+        look_at = case
+            when v.lane = any (full_keys)
+                then coalesce(free_at[array_position(full_keys, v.lane)], moment + interval '1 minute')
+            when exists (
+                select from public.jobs as j
+                where
+                    j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
+                    and j.run_at <= moment and j.id <> all (keep_lanes.taken)
+            )
+                then moment
+            else moment + interval '1 second'       -- the clock was set back: they were due, and are again
+        end
+    from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
+    where
+        l.lane = v.lane and l.queue = keep_lanes.queue and l.type = v.type
+        and exists (
+            select from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
+            where k.key = v.lane and k.room is not null
+        );
+
+    insert into public.lanes (lane, queue, type, look_at)
+    select distinct
+        m.lane, keep_lanes.queue, m.type,
+        coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
+    from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as m (lane, type)
+    on conflict do nothing;
+end
+$$;
+
+
+-- Lets those lanes be looked at that a job held back which has just ended.
+-- Callers: record_outcomes. waits: behind a claim that has just counted what ended here, so that it cannot say
+-- afterwards that there is no room. A claim itself waits for nobody: what it ends is looked for by its own sweep.
+create function public.free_lanes(job_ids bigint[], waits boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    freed text[];
+begin
+    if not exists (select from public.lanes as l where l.look_at > '-infinity') then
+        return;
+    end if;
+    freed := array(
+        select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data)
+        from public.jobs as j
+        cross join public.job_limits as l
+        where
+            j.id = any (free_lanes.job_ids) and l.at_once is not null
+            and (l.queue is null or l.queue = j.queue) and (l.type is null or l.type = j.type)
+    );
+    if free_lanes.waits then
+        perform from public.lanes as l
+        where l.lane = any (freed)
+        order by l.lane, l.queue, l.type
+        for no key update;
+    end if;
+    update public.lanes as l
+    set look_at = '-infinity'
+    where
+        (l.lane, l.queue, l.type) in (
+            select k.lane, k.queue, k.type from public.lanes as k
+            where k.lane = any (freed)
+            for no key update skip locked
+        );
+end
+$$;
+
+revoke all on function
+public.gates_at(text, text[]),
+public.pass_gates(text, text[], integer, jsonb, boolean, text[], bigint[], bigint[], jsonb, timestamptz),
+public.candidates(text, bigint[], text[], text[], bigint[], integer, text[], bigint[]),
+public.behind(text, text[], bigint, text[], text[], bigint[]),
+public.rooms_at(text[]),
+public.calls_within(timestamptz[], timestamptz, double precision),
+public.count_running(text[]),
+public.write_starts(text[], integer[]),
+public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[]),
+public.free_lanes(bigint[], boolean)
+from public, anon, authenticated, service_role, pulse_worker;
