@@ -123,7 +123,7 @@ begin
         raise exception using
             errcode = 'invalid_transaction_state',
             message = 'a claim of limited jobs needs the isolation level read committed',
-            hint = 'Others it counts what it saw before it had the lock. See default_transaction_isolation of the role.';
+            hint = 'Else it counts what it saw before it had the lock. See default_transaction_isolation of the role.';
     end if;
 
     ids := '{}';

@@ -357,9 +357,9 @@ public.gate_of(bigint)
 to service_role;
 
 -- The platform's own limit: a user starts 100 jobs in 60 seconds, over all queues and processes. Excepted, since it
--- must not wait behind what a user floods us with: what takes risk away (cancel_order), what tells the truth about money or
--- orders (events of Stripe's, what the chain shows, callbacks, looks at orders and positions), what keeps paid
--- time in step (subscription_renewal), and what people are told, which has limits of its own.
+-- must not wait behind what a user floods us with: what takes risk away (cancel_order), what tells the truth about
+-- money or orders (events of Stripe's, what the chain shows, callbacks, looks at orders and positions), what keeps
+-- paid time in step (subscription_renewal), and what people are told, which has limits of its own.
 select public.limit_jobs(per => 'user', starts => 100, per_seconds => 60);
 select public.limit_jobs('broker', 'cancel_order', 'user');
 select public.limit_jobs('broker', 'handle_callback', 'user');
