@@ -11,8 +11,9 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from secrets import token_urlsafe
 from typing import Final, cast
 
 Claims = dict[str, object]
@@ -43,6 +44,10 @@ class Keys:
     jwt_secret: str = JWT_SECRET
     publishable: str = PUBLISHABLE_KEY
     secret: str = SECRET_KEY
+    further: set[str] = field(default_factory=set[str], compare=False)
+    """Other secret keys that are good as well, as while one replaces another."""
+    withdrawn: set[str] = field(default_factory=set[str], compare=False)
+    """Keys and tokens that are good no more."""
 
     @property
     def anon(self) -> str:
@@ -59,15 +64,25 @@ class Keys:
         now = int(time.time())
         return self.sign({"iss": "supabase-demo", "role": role, "iat": now, "exp": now + 3600} | claims)
 
+    def new_secret(self) -> str:
+        """One more secret key, good from now on."""
+        key = f"sb_secret_{token_urlsafe(23)}"
+        self.further.add(key)
+        return key
+
     def verify(self, token: str) -> Claims:
         """The claims of a token of ours that is valid now (30 s of clock skew); raises TokenError."""
+        if token in self.withdrawn:
+            raise _unknown_signer()
         claims = _opened(self, token)
         _check_times(claims)
         return dict(claims)
 
     def key_as_token(self, key: str) -> str:
         """The JWT that stands behind a new-style key (`sb_secret_…`, `sb_publishable_…`); others unchanged."""
-        if key == self.secret:
+        if key in self.withdrawn:
+            return key
+        if key == self.secret or key in self.further:
             return self.service_role
         return self.anon if key == self.publishable else key
 
@@ -82,6 +97,8 @@ class Keys:
         key = headers.get("apikey")
         if key is None:
             return given
+        if key in self.withdrawn:
+            return f"Bearer {key}"  # nobody, and not anon: a hosted project answers 401 to a key that it had
         token = self.key_as_token(key)
         return key if token is key else f"Bearer {token}"
 
@@ -120,10 +137,14 @@ def _opened(keys: Keys, token: str) -> Claims:
         )
     expected = keys.signature(f"{parts[0]}.{parts[1]}")
     if header.get("alg") != "HS256" or not hmac.compare_digest(expected.encode(), parts[2].encode()):
-        raise TokenError(
-            INVALID, "No suitable key or wrong key type", "None of the keys was able to decode the JWT"
-        )
+        raise _unknown_signer()
     return claims
+
+
+def _unknown_signer() -> TokenError:
+    return TokenError(
+        INVALID, "No suitable key or wrong key type", "None of the keys was able to decode the JWT"
+    )
 
 
 def mint(role: str, **claims: object) -> str:

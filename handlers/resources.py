@@ -1,30 +1,27 @@
 """Opens what handlers ask for by type, once per process: the database and the providers' clients."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Final
-
-from httpx import AsyncClient as HttpClient
-from supabase import AsyncClientOptions, create_async_client
 
 from handlers.clients.alpaca import open_alpaca
 from handlers.clients.alpaca_http import ALPACA_PAPER_API_BASE
 from handlers.clients.brokers import Brokers, Open
 from handlers.clients.callback_signature import BROKER_CALLBACK_SECRET, CallbackMasters
 from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
-from handlers.clients.database import Database
+from handlers.clients.database import Database, database_of
 from handlers.clients.discord import DISCORD_API_BASE, Discord
 from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
 from handlers.clients.mail import APP_URL, MAIL_SETTINGS, Mailer
 from handlers.clients.paper import open_paper
 from handlers.clients.push import PUSH_SETTINGS, Push
+from handlers.clients.retention import KEEP_COMPLETED_DAYS, KEEP_FAILED_DAYS, Retention
 from handlers.clients.stripe import (
     STRIPE_API_BASE,
     STRIPE_SECRET_KEY,
     STRIPE_WEBHOOK_SECRET_IN_JOBS,
     StripeClient,
 )
-from listener import Setting, Settings, resource
+from listener import Keyring, Setting, Settings, resource
 
 SUPABASE_URL = Setting("SUPABASE_URL", "Supabase dashboard, Project Settings, Data API", secret=False)
 SUPABASE_SERVICE_ROLE_KEY = Setting(
@@ -36,30 +33,15 @@ PULSE_WORKER_KEY = Setting("PULSE_WORKER_KEY", "`pulse worker-key` makes it", re
 SUPABASE_PUBLISHABLE_KEY = Setting(
     "SUPABASE_PUBLISHABLE_KEY", "Supabase dashboard, Project Settings, API Keys", required=False, secret=False
 )
-DATABASE_TIMEOUT_SECONDS = 10.0
-
-
 ADAPTERS: Final[Mapping[str, Open]] = {"alpaca": open_alpaca, "ccxt": open_exchange, "paper": open_paper}
 """Who opens an account, by the part of a connection's `broker` before the colon. Your own adapter is one more line."""
 
 
 @resource(SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, PULSE_WORKER_KEY, SUPABASE_PUBLISHABLE_KEY)
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings, keyring: Keyring) -> AsyncIterator[Database]:
     """The Supabase client, one for all handlers."""
-    async with _database(settings) as client:
+    async with database_of(settings[SUPABASE_URL.name], keyring) as client:
         yield client
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    """Its login session is never used: the key is the identity, and a worker's goes first."""
-    worker_key = settings.get(PULSE_WORKER_KEY.name)
-    apikey = settings[SUPABASE_PUBLISHABLE_KEY.name if worker_key else SUPABASE_SERVICE_ROLE_KEY.name]
-    async with HttpClient(timeout=DATABASE_TIMEOUT_SECONDS) as http:
-        options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
-        if worker_key:
-            options.headers["Authorization"] = f"Bearer {worker_key}"
-        yield await create_async_client(settings[SUPABASE_URL.name], apikey, options)
 
 
 @resource(STRIPE_SECRET_KEY, STRIPE_API_BASE, STRIPE_WEBHOOK_SECRET_IN_JOBS)
@@ -84,9 +66,10 @@ async def chains(settings: Settings) -> AsyncIterator[Chains]:
     ALPACA_PAPER_API_BASE,
     CCXT_PAPER_API_BASE,
 )
-async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
+async def brokers(settings: Settings, keyring: Keyring) -> AsyncIterator[Brokers]:
     """The accounts at brokers. Each is opened when it is first asked for, so no secret of theirs is needed before."""
-    async with _database(settings) as db, Brokers.open(ADAPTERS, settings, db) as opened:
+    url = settings[SUPABASE_URL.name]
+    async with database_of(url, keyring) as db, Brokers.open(ADAPTERS, settings, db) as opened:
         yield opened
 
 
@@ -115,3 +98,9 @@ async def push(settings: Settings) -> AsyncIterator[Push]:
     """Devices, through Firebase; without its key, notifications become dead letters that say so."""
     async with Push.open(settings) as opened:
         yield opened
+
+
+@resource(KEEP_COMPLETED_DAYS, KEEP_FAILED_DAYS)
+async def retention(settings: Settings) -> AsyncIterator[Retention]:
+    """What this project keeps, and how long."""
+    yield Retention.of(settings)

@@ -3,6 +3,7 @@
 from listener.backoff import exponential
 from listener.errors import ConfigError, DeliveryRefused, Reject, RetryAfter
 from listener.jobs import Job, NewJob, Queue
+from listener.keyring import Keyring
 from listener.outcomes import Cancel, Snooze
 from listener.redaction import strike_out
 from listener.registry import Delivery, Payload, handler, webhook
@@ -14,6 +15,7 @@ __all__ = [
     "Delivery",
     "DeliveryRefused",
     "Job",
+    "Keyring",
     "NewJob",
     "Payload",
     "Queue",

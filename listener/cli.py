@@ -52,8 +52,8 @@ async def serve(
         raise ConfigError(
             [f"The log level (--log-level, PULSE_LOG_LEVEL) is one of {', '.join(_LOG_LEVELS)}."]
         )
-    tell_on(sys.stdout, Redactor(config.secrets), log_level)
     service = Service(config, registry, plan, tempo=tempo)
+    tell_on(sys.stdout, service.redactor, log_level)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(threads := ThreadPoolExecutor())
     loop.set_exception_handler(for_loop(service.metrics))
@@ -61,9 +61,11 @@ async def serve(
     logging.captureWarnings(capture=True)
     _on_signal(signal.SIGTERM, service.drain)
     _on_signal(signal.SIGINT, service.stop)
+    # On a terminal it means that the terminal has gone; else it is how operators ask daemons to read again.
+    _on_signal(signal.SIGHUP, service.drain if sys.stdin.isatty() else service.look_at_keys)
     await service.run()
     leave_without_threads(threads)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     return 0
 

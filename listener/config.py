@@ -3,31 +3,36 @@
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from listener.errors import ConfigError
-from listener.keys import WHERE_KEYS, publishable_key_problem, service_key_problem, worker_key_problem
+from listener.keyring import FILE, PUBLIC_NAME, SERVICE_NAME, WORKER_NAME, read_keys
+from listener.keys import WHERE_KEYS
 from listener.resources import Setting, Settings
+from listener.tokens import ONE, SEVERAL, Token, read_tokens
 
 SUPABASE_URL = Setting("SUPABASE_URL", WHERE_KEYS, secret=False)
-SUPABASE_SERVICE_ROLE_KEY = Setting("SUPABASE_SERVICE_ROLE_KEY", WHERE_KEYS)
+SUPABASE_SERVICE_ROLE_KEY = Setting(SERVICE_NAME, WHERE_KEYS)
 WORKER_KEY = Setting(
-    "PULSE_WORKER_KEY",
+    WORKER_NAME,
     "`pulse worker-key` makes it; used instead of the service key, it may do no more than a worker does",
     required=False,
 )
-PUBLISHABLE_KEY = Setting("SUPABASE_PUBLISHABLE_KEY", WHERE_KEYS, secret=False)
+PUBLISHABLE_KEY = Setting(PUBLIC_NAME, WHERE_KEYS, secret=False)
 JWT_SECRET = Setting(
     "SUPABASE_JWT_SECRET", "Supabase dashboard, Project Settings, JWT Keys (locally: `supabase status`)"
 )
 DOOR_TOKEN = Setting(
-    "PULSE_DOOR_TOKEN",
+    ONE,
     "any long random text that you choose; callers send it as a Bearer token",
     required=False,
+)
+DOOR_TOKENS = Setting(
+    SEVERAL, "name:token for each caller, with commas between (docs/doors.md)", required=False
 )
 JOURNAL = Setting(
     "PULSE_JOURNAL",
@@ -45,7 +50,7 @@ DATABASE_URL = Setting(
     "DATABASE_URL",
     "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
 )
-_SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN)
+_SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN, DOOR_TOKENS)
 """Whatever a process needs of them: what is there is never printed."""
 _SECRET_WORDS = {
     "KEY",
@@ -61,7 +66,6 @@ _SECRET_WORDS = {
     "DSN",
 }
 _SHORTEST_SECRET = 10
-_SHORTEST_TOKEN = 12
 _PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:([^/\s@]{4,})@")
 _WAYS_TO_LISTEN = ("postgres_changes", "broadcast")
 _HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -78,13 +82,17 @@ class Config:
     """The whole environment, for the resources and webhooks that declared what they read of it."""
     secrets: tuple[str, ...] = field(repr=False)
     """Values that must never be printed."""
-    door_token: str | None = field(default=None, repr=False)
+    door_tokens: Sequence[Token] = ()
     listens_to_broadcast: bool = False
     """Whether wake-ups come as broadcasts of the database instead of as changes of its tables."""
     journal: Path | None = None
     """The folder in which outcomes outlive a process that dies while the database is away."""
     apikey: str | None = None
     """What the gateway of the project wants to see beside the key of a worker: the publishable one."""
+    key_name: str = SERVICE_NAME
+    """The variable that the key comes from."""
+    environment: Settings = field(default_factory=dict[str, str], repr=False)
+    """As it was given, with the names of files: what keys and tokens are read from again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,30 +157,45 @@ class Tempo:
 
 def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()) -> Config:
     """Builds the Config, or raises ConfigError that names every missing or wrong variable and where to find it."""
-    as_worker = bool(environment.get(WORKER_KEY.name))
-    needed = [WORKER_KEY, PUBLISHABLE_KEY] if as_worker else [SUPABASE_SERVICE_ROLE_KEY]
+    found = read_keys(environment)
+    first = found.keys[0] if found.keys else None
+    as_worker = any(environment.get(name) for name in (WORKER_NAME, WORKER_NAME + FILE))
+    settings = dict(environment)
+    if first is not None:
+        settings |= (
+            {WORKER_NAME: first.value, PUBLIC_NAME: first.apikey}
+            if as_worker
+            else {SERVICE_NAME: first.value}
+        )
     # By name: a resource may well declare one of ours again.
-    wanted = {setting.name: setting for setting in [*declared, SUPABASE_URL, *needed]}
-    problems = [problem for setting in wanted.values() if (problem := setting.problem(environment))]
+    wanted = {setting.name: setting for setting in [*declared, SUPABASE_URL]}
+    keys = {WORKER_NAME, PUBLIC_NAME} if as_worker else {SERVICE_NAME}
+    problems = [
+        problem
+        for name, setting in wanted.items()
+        if name not in keys and (problem := setting.problem(settings))
+    ]
     url = environment.get(SUPABASE_URL.name, "").rstrip("/")
-    key, apikey = (environment.get(setting.name, "") for setting in (needed[0], needed[-1]))
     listen = environment.get(LISTEN.name) or _WAYS_TO_LISTEN[0]
-    problems += filter(None, [url and _url_problem(url), *_key_problems(key, apikey, as_worker=as_worker)])
-    door_token = environment.get(DOOR_TOKEN.name) or None
-    problems += filter(None, [_listen_problem(listen, as_worker=as_worker), _token_problem(door_token)])
-    if problems:
+    problems += filter(None, [url and _url_problem(url), *(found.problems if first is None else ())])
+    door = read_tokens(environment)
+    problems += filter(None, [_listen_problem(listen, as_worker=as_worker), *door.problems])
+    if problems or first is None:
         raise ConfigError(problems)
     declared_secrets = [setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret]
+    values = {*(key.value for key in found.keys), *(token.value for token in door.tokens)}
     journal = environment.get(JOURNAL.name)
     return Config(
         url,
-        key,
-        dict(environment),
-        secrets_in(environment, declared_secrets),
-        door_token,
+        first.value,
+        settings,
+        tuple(sorted({*secrets_in(settings, declared_secrets), *values})),
+        door.tokens,
         listen == "broadcast",
         Path(journal) if journal else None,
-        apikey if as_worker else None,
+        first.apikey if as_worker else None,
+        first.name,
+        dict(environment),
     )
 
 
@@ -223,19 +246,6 @@ def _url_problem(url: str) -> str | None:
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         return f"{SUPABASE_URL.name} must begin with https:// unless it is this machine: each call carries the key."
     return None
-
-
-def _key_problems(key: str, apikey: str, *, as_worker: bool) -> list[str | None]:
-    if not as_worker:
-        return [service_key_problem(SUPABASE_SERVICE_ROLE_KEY.name, key) if key else None]
-    public = publishable_key_problem(PUBLISHABLE_KEY.name, apikey) if apikey else None
-    return [worker_key_problem(WORKER_KEY.name, key), public]
-
-
-def _token_problem(token: str | None) -> str | None:
-    if token is None or len(token) >= _SHORTEST_TOKEN:
-        return None
-    return f"{DOOR_TOKEN.name} is shorter than {_SHORTEST_TOKEN} letters, and can be guessed. Take a long random text."
 
 
 def _listen_problem(listen: str, *, as_worker: bool) -> str | None:

@@ -15,7 +15,7 @@ What is no HTTP is answered in JSON too, without its bytes: they may be a secret
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,13 +54,18 @@ class Refused(Exception):
     """Answer the client with this status and sentence. `hangs_up`: what else it sends is not to be read."""
 
     def __init__(
-        self, status: int, sentence: str, *, hangs_up: bool = False, allow: str | None = None
+        self,
+        status: int,
+        sentence: str,
+        *,
+        hangs_up: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
         self.hangs_up = hangs_up
-        self.allow = allow
+        self.headers = headers or {}
 
 
 def says(status: int, sentence: str) -> web.Response:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.jobs import Job, WokenBy
+from listener.keyring import KeyEvent
 from listener.outcomes import Ended, Outcome, Recorded
 
 
@@ -198,6 +199,7 @@ Event = (
     | StoodStill
     | Draining
     | Drained
+    | KeyEvent
 )
 
 Emit = Callable[[Event], None]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from listener import events as e
+from listener.keyring import KeyRefused, KeyTaken, KeyUnusable, mend
 from listener.outcomes import Answer, Cancel, Completed, Dead, Retry, Snooze
 from listener.redaction import Redactor
 
@@ -145,6 +146,17 @@ class Metrics:
             case e.Drained(took, handed_back, abandoned):
                 text = f"drained: {handed_back} handed back, {abandoned} did not stop"
                 self._log("WARNING" if abandoned else "INFO", text, took_seconds=_seconds(took))
+            case KeyTaken(name):
+                self.counts["keys taken"] += 1
+                self._log("INFO", f"{name}: the project takes the next key, and everything here shows it now")
+            case KeyRefused(name, another):
+                then = "trying another one" if another else f"work is kept. {mend(name)}"
+                self._log(
+                    "WARNING" if another else "ERROR",
+                    f"{name}: the project refuses the key (HTTP 401); {then}",
+                )
+            case KeyUnusable(problem):
+                self._log("ERROR", f"the key in use stays: {clean(problem)}")
 
     def _finished(self, event: e.Finished) -> None:
         ended, outcome, recorded = event.ended, event.outcome, event.recorded

@@ -66,10 +66,15 @@ class Redactor:
     """Replaces what must not be read: known secrets by value, secret-looking text by shape, payload values by name."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._known: set[str] = set()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """From now on these too."""
         # The longest first, so that a secret that contains another is replaced whole.
-        known = {form for secret in secrets for form in _forms_of_secret(secret)}
-        self._secrets = sorted(known, key=len, reverse=True)
-        self._torn = max([_TORN, *map(len, known)])
+        self._known |= {form for secret in secrets for form in _forms_of_secret(secret)}
+        self._secrets = sorted(self._known, key=len, reverse=True)
+        self._torn = max([_TORN, *map(len, self._known)])
 
     def text(self, text: str, payload: Mapping[str, object] | None = None) -> str:
         """The text without secrets, and fit for the database; values of `payload` become ‹their.path›.

@@ -10,6 +10,9 @@
 
 A handler with a parameter `stripe: StripeClient` receives it. What no loaded handler asks for is neither needed nor
 opened, so a process that serves only alerts starts without Stripe's key.
+
+An opener that speaks to the project takes a second parameter, `keyring: Keyring`: the project's key may be replaced
+while the process runs, and a setting is read once.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -19,6 +22,7 @@ from types import ModuleType
 from typing import TypeVar, get_args, get_type_hints
 
 from listener.errors import ConfigError
+from listener.keyring import Keyring
 
 Settings = Mapping[str, str]
 """Environment variables by name, as far as they are set."""
@@ -27,7 +31,7 @@ Provided = type[object]
 """A resource's type, which is its name."""
 
 T = TypeVar("T")
-Opener = Callable[[Settings], AsyncIterator[T]]
+Opener = Callable[..., AsyncIterator[T]]
 
 _MARK = "__pulse_resource__"
 
@@ -57,14 +61,16 @@ class Resource:
     provides: Provided
     settings: tuple[Setting, ...]
     open: Opener[object]
+    wants_keyring: bool = False
 
 
 def resource(*settings: Setting) -> Callable[[Opener[T]], Opener[T]]:
     """Marks an async generator function as the opener of what it yields. Returns the function unchanged."""
 
     def mark(opener: Opener[T]) -> Opener[T]:
-        (provides,) = get_args(get_type_hints(opener)["return"])
-        setattr(opener, _MARK, Resource(provides, settings, opener))
+        hints = get_type_hints(opener)
+        (provides,) = get_args(hints["return"])
+        setattr(opener, _MARK, Resource(provides, settings, opener, Keyring in hints.values()))
         return opener
 
     return mark
@@ -85,10 +91,16 @@ def resources_in(module: ModuleType) -> dict[Provided, Resource]:
 
 
 @asynccontextmanager
-async def opened(needed: Iterable[Resource], settings: Settings) -> AsyncIterator[Mapping[Provided, object]]:
-    """Opens each resource, hands them out by type, and closes them in the opposite order whatever happened."""
+async def opened(
+    needed: Iterable[Resource], settings: Settings, keyring: Keyring | None = None
+) -> AsyncIterator[Mapping[Provided, object]]:
+    """Opens each resource, hands them out by type, and closes them in the opposite order whatever happened.
+
+    Without a keyring one is made of the settings, if it is asked for.
+    """
     async with AsyncExitStack() as stack:
         values: dict[Provided, object] = {}
         for one in needed:
-            values[one.provides] = await stack.enter_async_context(asynccontextmanager(one.open)(settings))
+            given = (settings, keyring or Keyring.of(settings)) if one.wants_keyring else (settings,)
+            values[one.provides] = await stack.enter_async_context(asynccontextmanager(one.open)(*given))
         yield values

@@ -18,17 +18,20 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from secrets import token_hex
 from typing import NoReturn
 
 from listener.attempt import Stop
 from listener.config import Config, Tempo
+from listener.errors import StoreError
 from listener.events import DoorOpen, Drained, Draining, Recovered, Started
 from listener.heartbeat import keep_leases
 from listener.journal import open_journal
+from listener.keyring import Key, Keyring, read_keys
 from listener.metrics import Metrics
 from listener.outbox import Outbox
 from listener.presence import Presence, State
@@ -39,10 +42,12 @@ from listener.scheduler import Scheduler
 from listener.stillness import watched
 from listener.store import Store, connected
 from listener.subscription import Subscription
+from listener.tokens import Tokens, read_tokens
 from listener.wakeups import Bell
 from listener.web import Health, open_door
 from listener.worker import Worker
 
+_KEYS_SECONDS = 30.0
 _CLEAN_UP_SECONDS = 2.5
 _CLOSING_SECONDS = 2.0
 _LAST_WORD_SECONDS = 1.0
@@ -79,16 +84,26 @@ class Service:
         # It also travels in a Realtime filter, where a dot or a comma would have a meaning.
         host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
         self.worker_id = f"{host}-{os.getpid()}-{token_hex(3)}"
-        self.metrics = Metrics(redactor := Redactor(config.secrets))
+        self.redactor = Redactor(config.secrets)
+        self.metrics = Metrics(self.redactor)
+        self.keyring = Keyring(
+            Key(config.key_name, config.key, config.apikey or config.key),
+            partial(read_keys, config.environment),
+            tell=lambda event: self.metrics(event),  # noqa: PLW0108 - tests put another one in its place
+            learn=self.redactor.learn,
+        )
+        self.tokens = Tokens(
+            config.door_tokens, partial(read_tokens, config.environment), tell=self.keyring.tell
+        )
         self._config = config
         self._registry = registry
         self._plan = plan
         self._tempo = tempo or Tempo()
         self._leave = leave
-        self._redactor = redactor
         self._began = time.monotonic()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._look_at_keys = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         self._workers: list[Worker] = []
         self._store: Store | None = None
@@ -106,18 +121,20 @@ class Service:
             self._leave(1)
         (self._hurry if self._stopping.is_set() else self._stopping).set()
 
+    def look_at_keys(self) -> None:
+        """Reads again what keys there are, now and not in half a minute."""
+        self._look_at_keys.set()
+
     async def run(self) -> None:
         """Works until told to stop."""
         async with AsyncExitStack() as stack:
             stack.callback(self._no_deadline)
             stack.enter_context(watched(self.metrics))
             store = self._store = await stack.enter_async_context(
-                connected(
-                    self._config.supabase_url, self._config.key, self.worker_id, apikey=self._config.apikey
-                )
+                connected(self._config.supabase_url, self.keyring, self.worker_id)
             )
             needed = self._registry.resources if self._plan.queues else ()
-            resources = await stack.enter_async_context(opened(needed, self._config.settings))
+            resources = await stack.enter_async_context(opened(needed, self._config.settings, self.keyring))
             bells = {queue: Bell() for queue in self._plan.queues}
             journal, left = stack.enter_context(
                 open_journal(self._config.journal if bells else None, self.worker_id, self.metrics)
@@ -137,15 +154,14 @@ class Service:
                     bell=bell,
                     places=self._plan.places,
                     tempo=self._tempo,
-                    redactor=self._redactor,
+                    redactor=self.redactor,
                     emit=self.metrics,
                 )
                 for queue, bell in bells.items()
             ]
             self._subscription = Subscription(
                 url=self._config.supabase_url,
-                key=self._config.key,
-                apikey=self._config.apikey,
+                key=self.keyring,
                 bells=bells,
                 canary=store.canary,
                 worker_id=self.worker_id,
@@ -174,9 +190,9 @@ class Service:
                 leases = group.create_task(
                     keep_leases(self._workers, store, self._tempo, self.metrics), name="leases"
                 )
-                hints: list[asyncio.Task[None]] = []
                 presence = self._presence(store, subscription)
                 told = group.create_task(presence.run(), name="presence") if self._workers else None
+                hints = [group.create_task(self._keep_keys(store), name="keys")]
                 if self._workers:
                     hints.append(group.create_task(subscription.run(), name="subscription"))
                 if self._scheduler is not None:
@@ -212,9 +228,21 @@ class Service:
             places=self._plan.places,
             state=state,
             every=self._tempo.presence,
-            redactor=self._redactor,
+            redactor=self.redactor,
             emit=self.metrics,
         )
+
+    async def _keep_keys(self, store: Store) -> None:
+        """Looks for the next key, and has it proven before the one in use is withdrawn."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_KEYS_SECONDS):
+                    await self._look_at_keys.wait()
+            self._look_at_keys.clear()
+            await self.tokens.look()
+            if await self.keyring.look():
+                with suppress(StoreError):  # the loops of the queues tell of it
+                    await store.heartbeat([], timedelta(seconds=1))
 
     async def _drain(self, group: asyncio.TaskGroup, loops: Sequence[asyncio.Task[None]]) -> None:
         """Steps 2 to 4 of the end."""
@@ -248,7 +276,10 @@ class Service:
 
     def health(self) -> Health:
         """What the door tells."""
-        problems = [problem for worker in self._workers if (problem := worker.problem)]
+        problems = [self.keyring.problem] if self.keyring.problem else []
+        problems += [problem for worker in self._workers if (problem := worker.problem)]
+        if self._workers and self._subscription is not None and self._subscription.problem is not None:
+            problems.append(self._subscription.problem)
         if self._stopping.is_set():
             problems.append("draining: the process is about to end")
         if self._scheduler is not None and self._scheduler.problem is not None:
@@ -296,6 +327,7 @@ class Service:
             store=store,
             health=self.health,
             emit=self.metrics,
+            tokens=self.tokens,
         ) as url:
             self.metrics(DoorOpen(url))
             yield

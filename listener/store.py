@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
-from typing import TypedDict, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
 import aiohttp
 
+from listener.answers import Claim, ClaimJson, FinishJson, ReplayJson, read_claim, read_recorded
 from listener.errors import StoreRefused, StoreUnavailable
-from listener.jobs import AttemptRef, Enqueued, Job, NewJob, WokenBy
-from listener.outcomes import Answer, Outcome, Recorded, to_json
+from listener.jobs import AttemptRef, Enqueued, NewJob, WokenBy
+from listener.keyring import Keyring, keyring_of
+from listener.outcomes import Outcome, Recorded, to_json
 
 # Longer than the 8 s after which the API's own statement timeout answers, so that we hear its answer.
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
+_UNAUTHORIZED = 401
+_MOST_KEYS = 4  # in one call
 _CHECK_VIOLATION = "23514"
 _DATA_EXCEPTION = "22000"
 _ABOUT_DATA = "22"
@@ -60,25 +64,6 @@ class ClaimRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a queue gave."""
-
-    jobs: Sequence[Job]
-    unsettled: int
-    """How many more are leased to this process by an answer that was lost: to be asked for again."""
-    next_in: timedelta | None
-    """When the next row of the known types is due: zero if some are due already, None if there is none."""
-    floor: object
-    waited: timedelta
-    """How long the oldest claimed job had been due."""
-    lost_retried: int
-    lost_dead: int
-    lost_refused: int
-    """Those that stay as they are until a rule of the database's own lets them end."""
-    unknown_types: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat answered about the attempts that it named."""
 
@@ -91,8 +76,9 @@ class Beat:
 class Store:
     """The queue as seen through the REST API. Safe for many tasks at once; owned and closed by `connected`."""
 
-    def __init__(self, session: aiohttp.ClientSession, worker_id: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, worker_id: str, keyring: Keyring) -> None:
         self._session = session
+        self._keyring = keyring
         self.worker_id = worker_id
         self.calls = 0
         """RPCs sent so far, repeats included."""
@@ -100,7 +86,7 @@ class Store:
     async def claim(self, request: ClaimRequest) -> Claim:
         """Leases due jobs of one queue to this process."""
         return await self._call(
-            "claim", self._claim_arguments(request), lambda said: _claim(cast("_ClaimJson", said))
+            "claim", self._claim_arguments(request), lambda said: read_claim(cast("ClaimJson", said))
         )
 
     async def finish(
@@ -112,11 +98,11 @@ class Store:
             arguments["claim"] = self._claim_arguments(request)
 
         def read(answer: object) -> tuple[list[Recorded], Claim | None]:
-            words = cast("_FinishJson", answer)
+            words = cast("FinishJson", answer)
             recorded = [
-                _recorded(ref, one) for (ref, _), one in zip(outcomes, words["outcomes"], strict=True)
+                read_recorded(ref, one) for (ref, _), one in zip(outcomes, words["outcomes"], strict=True)
             ]
-            return recorded, None if request is None else _claim(cast("_ClaimJson", words["claim"]))
+            return recorded, None if request is None else read_claim(cast("ClaimJson", words["claim"]))
 
         return await self._call("finish", arguments, read)
 
@@ -148,7 +134,7 @@ class Store:
         """Gives dead letters a fresh allowance: ({dead letter: job}, [replayed before or unknown])."""
 
         def read(answer: object) -> tuple[dict[int, int], list[int]]:
-            words = cast("_ReplayJson", answer)
+            words = cast("ReplayJson", answer)
             return {one["failed_job_id"]: one["job_id"] for one in words["replayed"]}, words["skipped"]
 
         return await self._call("replay", {"failed_job_ids": failed_job_ids}, read)
@@ -167,6 +153,15 @@ class Store:
     async def ask(self, function: str, arguments: Mapping[str, object]) -> object:
         """What any other function of `sql/` answers, its JSON as it is: for the command line and small rooms."""
         return await self._call(function, arguments, lambda said: said)
+
+    async def take_door_call(self, caller: str, allowed: int, per: timedelta) -> timedelta:
+        """Takes one call of a caller of the door; how long it has to wait instead, zero when it is taken."""
+        arguments = {"caller": caller, "allowed": allowed, "per_seconds": per.total_seconds()}
+        return await self._call(
+            "take_door_call",
+            arguments,
+            lambda said: timedelta(seconds=float(cast("dict[str, Decimal]", said)["wait_seconds"])),
+        )
 
     def _claim_arguments(self, request: ClaimRequest) -> dict[str, object]:
         return {
@@ -191,12 +186,7 @@ class Store:
             why = "the data has no JSON: it is nested too deep, or holds what JSON has no word for"
             raise StoreRefused(422, _DATA_EXCEPTION, f"{function}: {why}") from error
         try:
-            async with self._session.post(
-                f"/rest/v1/rpc/{function}",
-                data=data if len(data) < _LARGE else BytesIO(data),
-                allow_redirects=False,  # the key and the jobs are for nobody else
-            ) as response:
-                body = await response.read()
+            status, body = await self._post(function, data)
         except TimeoutError as error:
             raise StoreUnavailable(f"{function}: no answer within {_TIMEOUT.total:.0f} s") from error
         except aiohttp.ClientConnectorError as error:
@@ -204,132 +194,60 @@ class Store:
             raise StoreUnavailable(text, was_sent=False) from error
         except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a host that cannot be a name
             raise StoreUnavailable(f"{function}: {type(error).__name__}") from error
-        if response.status < 300:
+        if status < 300:
             try:
                 return read(_loads(body))
             except _UNREADABLE as error:
                 raise StoreUnavailable(
-                    f"{function}: HTTP {response.status} and an answer that cannot be read ({type(error).__name__})"
+                    f"{function}: HTTP {status} and an answer that cannot be read ({type(error).__name__})"
                 ) from error
-        if response.status < 400:
+        if status < 400:
             mend = "is SUPABASE_URL the project's own address?"
-            raise StoreRefused(response.status, "", f"{function}: answered by a redirection; {mend}")
+            raise StoreRefused(status, "", f"{function}: answered by a redirection; {mend}")
         code, message = _error(body)
         if code == _NO_SUCH_FUNCTION:
             message = f"the database has no such function of ours, or one of another version. {_MIGRATE}"
-        if response.status >= 500 and not code:
+        if status >= 500 and not code:
             message = "the answer is not from PostgREST"  # and may quote what was asked
-        if response.status >= 500 or response.status in _ASK_AGAIN:
-            raise StoreUnavailable(f"{function}: HTTP {response.status} {code} {message}".rstrip())
-        raise StoreRefused(response.status, code, f"{function}: {message}")
+        if status >= 500 or status in _ASK_AGAIN:
+            raise StoreUnavailable(f"{function}: HTTP {status} {code} {message}".rstrip())
+        raise StoreRefused(status, code, f"{function}: {message}")
+
+    async def _post(self, function: str, data: bytes) -> tuple[int, bytes]:
+        """The status and the body of the answer: to the next key, if the project refuses the one in use."""
+        for tries_left in reversed(range(_MOST_KEYS)):
+            key = self._keyring.now
+            async with self._session.post(
+                f"/rest/v1/rpc/{function}",
+                headers=key.headers,
+                data=data if len(data) < _LARGE else BytesIO(data),
+                allow_redirects=False,  # the key and the jobs are for nobody else
+            ) as response:
+                status, body = response.status, await response.read()
+            if status < 300:
+                self._keyring.accepted(key)
+            # A call that is refused has not begun.
+            if status != _UNAUTHORIZED or not await self._keyring.refused(key) or not tries_left:
+                return status, body
+            self.calls += 1
+        raise AssertionError("no try was the last one")
 
 
 @asynccontextmanager
 async def connected(
-    supabase_url: str, key: str, worker_id: str, *, apikey: str | None = None
+    supabase_url: str, key: str | Keyring, worker_id: str, *, apikey: str | None = None
 ) -> AsyncIterator[Store]:
     """A Store with its connection pool, closed at the end. Does not call anything yet.
 
     `key` says who we are; `apikey` is for the gateway, where that key alone would not open it.
     """
-    headers = {
-        "apikey": apikey or key,
-        "Authorization": f"Bearer {key}",
-        "Content-Type": "application/json",
-        "User-Agent": f"pulse/{worker_id}",
-    }
+    headers = {"Content-Type": "application/json", "User-Agent": f"pulse/{worker_id}"}
     # No limit: the number of calls in flight is bounded by the number of loops that make them.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     async with aiohttp.ClientSession(
         supabase_url, headers=headers, timeout=_TIMEOUT, connector=connector
     ) as session:
-        yield Store(session, worker_id)
-
-
-class _JobJson(TypedDict):
-    id: int
-    queue: str
-    type: str
-    data: dict[str, object]
-    user_id: str | None
-    priority: int
-    run_at: str
-    attempt: int
-    uncounted: int
-    max_attempts: int
-    created_at: str
-
-
-class _ClaimJson(TypedDict):
-    jobs: list[_JobJson]
-    unsettled: int
-    lost: dict[str, int]
-    next_in_seconds: float | Decimal | None
-    floor: object
-    unknown_types: dict[str, int] | None
-    waited_seconds: float | Decimal | None
-
-
-class _OutcomeJson(TypedDict):
-    answer: str
-    status: str | None
-    run_in_seconds: float | Decimal | None
-    failed_job_id: int | None
-
-
-class _FinishJson(TypedDict):
-    outcomes: list[_OutcomeJson]
-    claim: _ClaimJson | None
-
-
-class _ReplayedJson(TypedDict):
-    failed_job_id: int
-    job_id: int
-
-
-class _ReplayJson(TypedDict):
-    replayed: list[_ReplayedJson]
-    skipped: list[int]
-
-
-def _claim(said: _ClaimJson) -> Claim:
-    return Claim(
-        jobs=[_job(one) for one in said["jobs"]],
-        unsettled=said["unsettled"],
-        next_in=_duration(said["next_in_seconds"]),
-        floor=said["floor"],
-        waited=_duration(said["waited_seconds"]) or timedelta(),
-        lost_retried=said["lost"]["retried"],
-        lost_dead=said["lost"]["dead"],
-        lost_refused=said["lost"].get("refused", 0),
-        unknown_types=said["unknown_types"] or {},
-    )
-
-
-def _job(said: _JobJson) -> Job:
-    return Job(
-        id=said["id"],
-        queue=said["queue"],
-        type=said["type"],
-        data=said["data"],
-        user_id=UUID(said["user_id"]) if said["user_id"] else None,
-        priority=said["priority"],
-        run_at=datetime.fromisoformat(said["run_at"]),
-        attempt=said["attempt"],
-        uncounted=said["uncounted"],
-        max_attempts=said["max_attempts"],
-        created_at=datetime.fromisoformat(said["created_at"]),
-    )
-
-
-def _recorded(ref: AttemptRef, said: _OutcomeJson) -> Recorded:
-    return Recorded(
-        ref,
-        Answer(said["answer"]),
-        said["status"] or "gone",
-        _duration(said["run_in_seconds"]),
-        said["failed_job_id"],
-    )
+        yield Store(session, worker_id, keyring_of(key, apikey))
 
 
 def _new_job(job: NewJob) -> dict[str, object]:
@@ -344,10 +262,6 @@ def _new_job(job: NewJob) -> dict[str, object]:
         "idempotency_key": job.idempotency_key,
     }
     return {name: value for name, value in words.items() if value is not None}
-
-
-def _duration(seconds: float | Decimal | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=float(seconds))
 
 
 def _dumps(arguments: Mapping[str, object]) -> bytes:

@@ -37,10 +37,12 @@ from listener.epoch import Ending, Epoch, Pace, require_supported_client
 from listener.errors import StoreUnavailable
 from listener.events import Deaf, Emit, Hearing, Swallowed, Unannounced
 from listener.jobs import WokenBy
+from listener.keyring import Keyring, keyring_of
 from listener.redaction import Redactor
 from listener.wakeups import Bell
 
 _LONGEST_REASON = 240
+_SHORT_GAP = timedelta(seconds=30)
 _UNHEARD = "canary not heard: the server streams nothing though all looks well"
 
 
@@ -56,7 +58,7 @@ class Subscription:
         self,
         *,
         url: str,
-        key: str,
+        key: str | Keyring,
         bells: Mapping[str, Bell],
         canary: Callable[[str], Awaitable[str | None]],
         worker_id: str,
@@ -73,8 +75,8 @@ class Subscription:
         """
         require_supported_client()
         self._url = "ws" + url.removeprefix("http").rstrip("/") + "/realtime/v1"
-        self._key = key
-        self._apikey = apikey
+        self._keyring = keyring_of(key, apikey)
+        self._keyring.follow(self._key_was_replaced)
         self._bells = bells
         self._canary = canary
         # A comma or a dot would have a meaning in the filter of the canary's binding.
@@ -82,7 +84,7 @@ class Subscription:
         self._by_broadcast = by_broadcast
         self._emit = emit
         self._timings = timings
-        self._redactor = Redactor((key,))
+        self._redactor = Redactor()
         self._wait = exponential(timings.again, cap=timings.again_cap, jitter=0.5)
         self._failed = 0
         self._epochs = 0
@@ -99,6 +101,17 @@ class Subscription:
     def ready(self) -> bool:
         """Whether INSERTs are heard, as far as one can tell between two canaries."""
         return self._ready
+
+    @property
+    def problem(self) -> str | None:
+        """Why the process cannot be said to hear, in a sentence; a short gap is none. Jobs are found by sweeps."""
+        if self._ready:
+            return None
+        if not self._hearings:
+            return "Realtime: nothing has been heard yet"
+        if self.deaf_for <= _SHORT_GAP:
+            return None
+        return f"Realtime: nothing has been heard for {self.deaf_for.total_seconds():.0f} s"
 
     @property
     def deaf_for(self) -> timedelta:
@@ -137,10 +150,12 @@ class Subscription:
     def _new_epoch(self) -> Epoch:
         rings = {queue: partial(bell.ring, WokenBy.REALTIME) for queue, bell in self._bells.items()}
         deadline = self._timings.ready_cold if self._failed else self._timings.ready
+        key = self._keyring.proven
+        self._redactor = Redactor({key.value, key.apikey})
         return Epoch(
             url=self._url,
-            key=self._key,
-            apikey=self._apikey,
+            key=key.value,
+            apikey=key.apikey,
             inserted={f"jobs_{queue}": ring for queue, ring in rings.items()},
             subscribed=self._subscribed,
             proven=self._turned_ready,
@@ -148,6 +163,11 @@ class Subscription:
             by_broadcast=self._by_broadcast,
             deadline=deadline.total_seconds(),
         )
+
+    def _key_was_replaced(self) -> None:
+        """The old one may be withdrawn at any moment, and the server keeps to the one that it was shown at the join."""
+        if self._epoch is not None:
+            self._epoch.end(Ending("the key was replaced, as planned", Pace.AT_ONCE))
 
     async def _live(self, epoch: Epoch) -> Ending:
         """From the handshake to the ending."""

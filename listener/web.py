@@ -1,24 +1,21 @@
 """The door: health, `POST /` to insert a job by hand, and the webhooks that the handler files declare.
 
-Who may insert: with a token, whoever sends it (`Authorization: Bearer …`); without one, only programs on this machine,
-and no web page that a browser on this machine has open (an Origin, or another host name, is refused), nor anybody whom
-a proxy on this machine lets in.
-Webhooks prove themselves by their signatures and need neither.
+Who may insert says `admission.py`. Webhooks prove themselves by their signatures and need no admission.
 """
 
 import asyncio
 import errno
-import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from importlib.metadata import version
 from typing import cast
 
 from aiohttp import web
 
+from listener.admission import Admission, check_kind, key_of
 from listener.config import Config, is_loopback
 from listener.doorkeeper import Doorkeeper, Patience, Refused, says
 from listener.errors import (
@@ -32,18 +29,18 @@ from listener.errors import (
 from listener.events import Emit, Swallowed
 from listener.inbox import Inbox
 from listener.jobs import QUEUE_OF, NewJob
+from listener.openapi import described
 from listener.paths import filled_in
 from listener.producer import NotSure, enqueue_once, read_json
 from listener.redaction import is_plain
 from listener.registry import Delivery, Registry, Webhook
 from listener.store import Store
+from listener.tokens import Tokens
 from listener.uncaught import place_of
 
 # How long /ready waits for the database, and how long what it heard serves for all who ask.
 _ASKING_SECONDS = 2.0
 _KNOWN_SECONDS = 3.0
-# What a proxy says of those for whom it asks.
-_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _ALONE = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 _Answer = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
@@ -68,6 +65,7 @@ async def open_door(
     store: Store,
     health: Callable[[], Health],
     emit: Emit,
+    tokens: Tokens | None = None,
     patience: Patience | None = None,
 ) -> AsyncIterator[str]:
     """Listens until the block ends; gives the URL.
@@ -75,7 +73,8 @@ async def open_door(
     A port that is taken is a ConfigError that names it when `exact`; otherwise any free one is taken instead.
     """
     keeper = Doorkeeper(patience or Patience(), emit)
-    door = _Door(config, registry, store, health, keeper, open_to_all=not is_loopback(host))
+    admission = Admission(tokens or Tokens(config.door_tokens), open_to_all=not is_loopback(host))
+    door = _Door(config, registry, store, health, keeper, admission)
     async with AsyncExitStack() as stack:
         try:
             got = await stack.enter_async_context(keeper.receives(door.answer, host, port))
@@ -97,8 +96,7 @@ class _Door:
         store: Store,
         health: Callable[[], Health],
         keeper: Doorkeeper,
-        *,
-        open_to_all: bool,
+        admission: Admission,
     ) -> None:
         self._config = config
         self._queue_of = {**QUEUE_OF, **{type_: queue for queue, type_ in registry.handlers}}
@@ -107,11 +105,14 @@ class _Door:
         self._health = health
         self._keeper = keeper
         self._emit = keeper.emit
-        self._open_to_all = open_to_all
+        self._admission = admission
+        self._description: dict[str, object] | None = None
+        self._registry = registry
         self._database = _Database(store)
         self._routes: dict[str, dict[str, _Answer]] = {
             "/health": {"GET": self.health, "HEAD": self.health},
             "/ready": {"GET": self.ready, "HEAD": self.ready},
+            "/openapi.json": {"GET": self.described},
             "/": {"POST": self.insert},
         }
         self._webhooks: list[tuple[str, dict[str, _Answer]]] = [
@@ -124,8 +125,7 @@ class _Door:
             return await self._route(request)(request)
         except Refused as refusal:
             answer = says(refusal.status, refusal.sentence)
-            if refusal.allow is not None:
-                answer.headers["Allow"] = refusal.allow
+            answer.headers.update(refusal.headers)
             if refusal.hangs_up:
                 answer.force_close()
             return answer
@@ -160,7 +160,7 @@ class _Door:
             raise Refused(404, "There is nothing at this path.")
         if (found := methods.get(request.method)) is None:
             allowed = ", ".join(methods)
-            raise Refused(405, f"This path takes {allowed}.", allow=allowed)
+            raise Refused(405, f"This path takes {allowed}.", headers={"Allow": allowed})
         return found
 
     async def health(self, _: web.BaseRequest) -> web.Response:
@@ -181,11 +181,24 @@ class _Door:
 
     async def insert(self, request: web.BaseRequest) -> web.Response:
         """One job from `{"type": …, "data": …}`; answers its id."""
-        self._admit(request)
-        enqueued = await enqueue_once(self._store, self._new_job(await self._keeper.body(request)))
+        caller = self._admission.admit(request)
+        check_kind(request)
+        key = key_of(request, caller)
+        await self._admission.count(caller, self._store)
+        job = self._new_job(await self._keeper.body(request))
+        if key is not None and job.idempotency_key is not None:
+            raise Refused(400, 'Say the key once: with Idempotency-Key, or as "idempotency_key".')
+        enqueued = await enqueue_once(self._store, replace(job, idempotency_key=key or job.idempotency_key))
         return web.json_response(
             {"id": enqueued.id, "created": enqueued.created}, status=201 if enqueued.created else 200
         )
+
+    async def described(self, request: web.BaseRequest) -> web.Response:
+        """The door in the words of OpenAPI, for those who may insert."""
+        self._admission.admit(request)
+        if self._description is None:
+            self._description = described(self._registry, version("pulseengine-workers"))
+        return web.json_response(self._description)
 
     def webhook(self, one: Webhook) -> _Answer:
         """Answers the provider as soon as the row is in."""
@@ -216,20 +229,6 @@ class _Door:
                 return says(refusal.status, str(refusal))
 
         return {"GET": visit, "HEAD": visit}
-
-    def _admit(self, request: web.BaseRequest) -> None:
-        token = self._config.door_token
-        if token is not None:
-            if not _same(_sent_token(request), token):
-                raise Refused(401, "Send the door's token: Authorization: Bearer <PULSE_DOOR_TOKEN>.")
-        elif self._open_to_all:
-            raise Refused(403, "This door is open to the network: set PULSE_DOOR_TOKEN to insert jobs here.")
-        elif any(name in request.headers for name in ("Origin", *_PROXIED)) or not is_loopback(
-            _asked_host(request)
-        ):
-            raise Refused(
-                403, "Without a token only programs on this machine may insert, no web pages and no proxies."
-            )
 
     def _new_job(self, body: bytes) -> NewJob:
         try:
@@ -303,26 +302,5 @@ class _Database:
         return None
 
 
-def _sent_token(request: web.BaseRequest) -> str:
-    """The Bearer token; empty when there is none, or more than one."""
-    sent = request.headers.getall("Authorization", ())
-    scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
-    return token if scheme.lower() == "bearer" else ""
-
-
-def _same(sent: str, token: str) -> bool:
-    """In the same time whatever was sent, of whatever length; headers and variables may be no text."""
-    digests = [sha256(one.encode(errors="surrogatepass")).digest() for one in (sent, token)]
-    return hmac.compare_digest(*digests)
-
-
 def _asked_path(request: web.BaseRequest) -> str:
     return request.raw_path.partition("?")[0]
-
-
-def _asked_host(request: web.BaseRequest) -> str:
-    """The host name that the client believes to speak to; empty when it is none."""
-    try:
-        return request.url.host or ""
-    except ValueError:
-        return ""

@@ -26,6 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from listener.answers import Claim
 from listener.attempt import Attempt, Stop
 from listener.config import Tempo
 from listener.errors import StoreRefused, StoreUnavailable
@@ -44,7 +45,7 @@ from listener.outcomes import Ended, Outcome, Recorded, Snooze
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import Provided
-from listener.store import Claim, ClaimRequest, Store
+from listener.store import ClaimRequest, Store
 from listener.wakeups import Bell
 
 # While more work waits, a call goes out for a quarter of the places, or after this pause with what has ended by then.

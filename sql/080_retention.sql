@@ -4,7 +4,7 @@
 -- Callers: the maintenance queue, over RPC, again while "more" is true.
 -- Completed and cancelled jobs go after completed_days; failed jobs, their dead letters and stale outcomes
 -- after failed_days; jobs that have not ended, never. At most max_jobs of each per call. Keys of call_limits that
--- mean nothing any more, traces of brokers and old alerts go uncounted.
+-- mean nothing any more, traces of brokers, old alerts and old events of Stripe go uncounted.
 -- No index serves this alone: ids grow with time, so the walk goes up the primary key and ends at the
 -- first thousand rows that are too young to have ended before the limit.
 -- Guarantees: never waits, what is locked is left for the next call.
@@ -32,6 +32,7 @@ declare
     keys integer;
     traces integer;
     alerts integer;
+    events integer;
 begin
     if (prune.max_jobs >= 1) is not true then
         raise exception using errcode = 'invalid_parameter_value', message = 'max_jobs must be 1 or more';
@@ -109,12 +110,13 @@ begin
     keys := public.forget_calls(prune.max_jobs);
     traces := public.forget_broker_traces(prune.max_jobs);
     alerts := public.forget_alerts(prune.max_jobs);
+    events := public.forget_stripe_events(prune.max_jobs);
 
     return jsonb_build_object(
         'jobs', jobs,
         'failed_jobs', failed_jobs,
         'stale_outcomes', stale_outcomes,
-        'more', prune.max_jobs in (jobs, failed_jobs, stale_outcomes, keys, traces, alerts)
+        'more', prune.max_jobs in (jobs, failed_jobs, stale_outcomes, keys, traces, alerts, events)
     );
 exception when deadlock_detected or serialization_failure then
     raise exception using

@@ -130,6 +130,31 @@ end
 $$;
 
 
+-- Takes one call of a caller of the door, answers {"wait_seconds"}: zero when it is taken.
+-- Callers: the door, over RPC, for callers that have a limit.
+-- Guarantees: as take_calls; the keys of callers are their own, whatever they are called.
+create function public.take_door_call(caller text, allowed integer, per_seconds double precision) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    free_in interval;
+begin
+    if (take_door_call.caller ~ '^[a-z0-9_-]{1,40}$') is not true then
+        raise exception using
+            errcode = 'invalid_parameter_value', message = 'a caller has a name of a-z, 0-9, - and _';
+    end if;
+    free_in := public.take_calls(
+        'door/' || take_door_call.caller, 1, take_door_call.allowed, make_interval(secs => take_door_call.per_seconds)
+    );
+    return jsonb_build_object('wait_seconds', extract(epoch from free_in));
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
 -- Deletes keys that mean nothing any more, at most so many; answers how many. What is locked is left.
 -- Callers: prune.
 create function public.forget_calls(max_keys integer) returns integer
@@ -158,5 +183,9 @@ public.call_moment(),
 public.calls_free_at(public.call_limits, integer, integer, interval),
 public.take_calls(text, integer, integer, interval),
 public.hold_calls(text, timestamptz),
+public.take_door_call(text, integer, double precision),
 public.forget_calls(integer)
 from public, anon, authenticated, service_role, pulse_worker;
+
+-- The door inserts jobs, and may run under the role of a worker.
+grant execute on function public.take_door_call(text, integer, double precision) to service_role, pulse_worker;

@@ -30,6 +30,8 @@ create table public.stripe_events (
 create index stripe_events_open on public.stripe_events (received_at) where status = 'received';
 create index stripe_events_waiting on public.stripe_events (waits_for) where waits_for is not null;
 
+create index stripe_events_ended on public.stripe_events (ended_at) where ended_at is not null;
+
 create sequence public.stripe_tickets;
 
 -- Notes an event: {id, type, livemode, object_id, job_key, sent_at, handled}. Answers its status and a ticket for the
@@ -212,13 +214,38 @@ revoke all on public.stripe_events from public, anon, authenticated, service_rol
 revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role, pulse_worker;
 grant select on public.stripe_events to service_role;
 
+-- Forgets events that were followed forty days ago; answers how many. Stripe shows and sends an event for thirty, so
+-- nobody can come with one of these again.
+-- Callers: prune, at most max_rows per call. What is locked is left for the next call.
+create function public.forget_stripe_events(max_rows integer) returns integer
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    forgotten integer;
+begin
+    delete from public.stripe_events as e
+    where
+        e.id = any (
+            array(
+                select old.id from public.stripe_events as old
+                where old.ended_at < public.clock_now() - interval '40 days'
+                limit forget_stripe_events.max_rows
+                for update skip locked
+            )
+        );
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end
+$$;
+
 revoke all on function
 public.receive_stripe_event(jsonb),
 public.draw_stripe_ticket(),
 public.apply_stripe_event(text, bigint, jsonb),
 public.follow_waiting_stripe_events(text[]),
 public.sync_stripe_subscriptions(bigint, jsonb),
-public.enqueue_lost_stripe_events(jsonb)
+public.enqueue_lost_stripe_events(jsonb),
+public.forget_stripe_events(integer)
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function

@@ -1,8 +1,9 @@
-"""Throws old rows away: finished jobs after a week, dead letters after three months."""
+"""Throws old rows away: finished jobs after a week, dead letters after three months, or as the settings have it."""
 
 from pydantic import BaseModel, Field
 
 from handlers.clients.database import Database, call
+from handlers.clients.retention import Retention
 from listener import Payload, Queue, handler
 
 ROUNDS = 20
@@ -10,10 +11,10 @@ ROUNDS = 20
 
 
 class Prune(Payload):
-    """How many days each kind is kept after it ended."""
+    """How many days each kind is kept after it ended, this once; left out: as the settings have it."""
 
-    completed_days: float = Field(default=7, ge=0)
-    failed_days: float = Field(default=90, ge=0)
+    completed_days: float | None = Field(default=None, ge=0)
+    failed_days: float | None = Field(default=None, ge=0)
 
 
 class Pruned(BaseModel):
@@ -35,11 +36,14 @@ class Pruned(BaseModel):
 
 
 @handler(Queue.MAINTENANCE)
-async def prune(payload: Prune, *, db: Database) -> dict[str, object]:
+async def prune(payload: Prune, *, db: Database, kept: Retention) -> dict[str, object]:
     """Calls `prune` until nothing old is left. The result counts what went, and `more` says whether some stayed."""
     total = Pruned(more=True)
+    days = {
+        "completed_days": kept.completed_days if payload.completed_days is None else payload.completed_days,
+        "failed_days": kept.failed_days if payload.failed_days is None else payload.failed_days,
+    }
     for _ in range(ROUNDS):
-        days = {"completed_days": payload.completed_days, "failed_days": payload.failed_days}
         total = total.plus(Pruned.model_validate(await call(db, "prune", **days)))
         if not total.more:
             break

@@ -1,7 +1,7 @@
 """A door under test: in front of a real database, with a webhook of its own."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -14,6 +14,7 @@ from listener.jobs import NewJob
 from listener.registry import Delivery, Registry, Webhook
 from listener.resources import Setting, Settings
 from listener.store import connected
+from listener.tokens import Token, Tokens
 from listener.web import Health, open_door
 from tests.listener.working import Connection, Told
 
@@ -61,7 +62,8 @@ REGISTRY = Registry({}, (Webhook("/webhooks/mail", mail, (Setting("MAIL_SECRET",
 async def door_of(
     gateway_url: str,
     *,
-    token: str | None = None,
+    token: str | Sequence[Token] | None = None,
+    tokens: Tokens | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     exact: bool = True,
@@ -70,7 +72,8 @@ async def door_of(
     settings: Settings | None = None,
 ) -> AsyncIterator[Door]:
     told = Told()
-    config = Config(gateway_url, LOCAL.service_role, settings or {"MAIL_SECRET": "signed"}, (), token)
+    given = [Token("door", token)] if isinstance(token, str) else token or []
+    config = Config(gateway_url, LOCAL.service_role, settings or {"MAIL_SECRET": "signed"}, (), given)
     door: Door | None = None
 
     def health() -> Health:
@@ -88,6 +91,7 @@ async def door_of(
             store=store,
             health=health,
             emit=told,
+            tokens=tokens,
             patience=patience,
         ) as url,
     ):

@@ -127,7 +127,7 @@ def test_declared_secrets_are_secrets_and_the_rest_is_not() -> None:
         {**GOOD, **door, "STRIPE_SECRET_KEY": "sk_x", "STRIPE_API_BASE": "base", "OTHER": "o"}, [stripe, base]
     )
     assert set(config.secrets) == {"sk_x", "a long token", LOCAL.service_role}
-    assert config.door_token == "a long token"
+    assert [one.value for one in config.door_tokens] == ["a long token"]
     assert config.settings["OTHER"] == "o"
 
 
@@ -168,7 +168,7 @@ def test_what_is_wrong_with_a_setting_is_told_without_its_value() -> None:
 
 
 def test_an_empty_door_token_is_none() -> None:
-    assert read_config({**GOOD, "PULSE_DOOR_TOKEN": ""}).door_token is None
+    assert read_config({**GOOD, "PULSE_DOOR_TOKEN": ""}).door_tokens == []
 
 
 def test_blanks_around_a_pasted_value_go(monkeypatch: pytest.MonkeyPatch) -> None:

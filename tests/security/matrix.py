@@ -132,7 +132,7 @@ FOR_HANDLERS_OF_PAYMENTS = (
 ).split()
 _WITHIN_PAYMENTS = (
     "owner_of_stripe_objects write_stripe_look write_stripe_subscription write_stripe_payment write_stripe_customer"
-    " write_stripe_money_back send_stripe_notices follow_waiting_stripe_events stripe_words"
+    " write_stripe_money_back send_stripe_notices follow_waiting_stripe_events forget_stripe_events stripe_words"
     " draft_crypto_request find_crypto_request follow_crypto_payment confirm_crypto_payment count_crypto_transfers"
     " settle_crypto_payment reverse_crypto_payment look_at_crypto_again end_crypto_request_at crypto_request_as_told"
     " crypto_payment_words crypto_payer_message crypto_hash crypto_units"
@@ -210,6 +210,7 @@ FUNCTIONS: Final = {
     "calls_free_at":            "-    -    -     -       -",
     "take_calls":               "-    -    -     -       -",
     "hold_calls":               "-    -    -     -       -",
+    "take_door_call":           "-    -    -     Y       Y",
     "forget_calls":             "-    -    -     -       -",
     "count_credentials":        ".    .    .     .       .",
     **dict.fromkeys(FOR_GATES, "- - - Y -"),

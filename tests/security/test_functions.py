@@ -36,6 +36,7 @@ DEFINER = {
     "prune": CHANGES_JOBS,
     "canary": "the rows are nobody's to write",
     "tell_worker": "the rows are nobody's to write",
+    "take_door_call": "nobody but the owner may count calls",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_GATES, "nobody but the owner may say what is held back, or read whom a limit counts"),
