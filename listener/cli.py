@@ -12,7 +12,6 @@ from types import FrameType
 from listener.config import DOOR_TOKEN, Config, Tempo, process_environment, read_config
 from listener.errors import ConfigError
 from listener.metrics import tell_on
-from listener.redaction import Redactor
 from listener.registry import Registry, load
 from listener.service import Plan, Service
 from listener.uncaught import for_loop, leave_without_threads, tell_by_place
