@@ -168,6 +168,12 @@ _WITHIN_GATES: Final = (
     "gates_at pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes free_lanes"
     " limit_key limits_of check_queue open_lanes"
 ).split()
+FOR_LOOKING: Final = ["why", "doctor_facts"]
+_WITHIN_LOOKING: Final = (
+    "duration_in_words moment_in_words live_workers why_absent why_ended error_name why_running why_later why_held"
+    " why_waiting jobs_before at_most who_locks queue_tables applied_migrations functions_to_call indexes_wanted"
+    " doctor_publication doctor_policies doctor_rights doctor_shape doctor_upkeep doctor_work"
+).split()
 FOR_PAPER: Final = (
     "open_paper_account paper_account_of load_paper_book save_paper_book find_paper_orders find_paper_fills"
     " paper_symbols note_paper_quotes ask_for_paper_fault"
@@ -215,6 +221,8 @@ FUNCTIONS: Final = {
     "count_credentials":        ".    .    .     .       .",
     **dict.fromkeys(FOR_GATES, "- - - Y -"),
     **dict.fromkeys(_WITHIN_GATES, "- - - - -"),
+    **dict.fromkeys(FOR_LOOKING, "- - - Y -"),
+    **dict.fromkeys(_WITHIN_LOOKING, "- - - - -"),
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
     **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
     **dict.fromkeys(FOR_ORDERS + FOR_ORDER_TRUTH + FOR_BROKER_CALLS + FOR_PAPER, "- - - Y -"),

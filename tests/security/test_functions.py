@@ -12,6 +12,7 @@ from tests.security.matrix import (
     FOR_BROKER_CALLS,
     FOR_GATES,
     FOR_HANDLERS_OF_PAYMENTS,
+    FOR_LOOKING,
     FOR_ORDER_TRUTH,
     FOR_ORDERS,
     FOR_PAPER,
@@ -45,6 +46,7 @@ DEFINER = {
     **dict.fromkeys(FOR_ORDERS, ORDERS),
     **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
     **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
+    **dict.fromkeys(FOR_LOOKING, "they tell of catalogs and sessions that only the owner may look at"),
     **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
     **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }

@@ -31,6 +31,8 @@ CALLABLE = {
     "prune",
     "canary",
     "tell_worker",
+    "why",
+    "doctor_facts",
 }
 INTERNAL = {
     "publish_table",
