@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 WHERE_KEYS = (
     "Supabase dashboard, Project Settings, API keys (locally: `python -m devstack status`, `supabase status`)"
@@ -57,6 +57,17 @@ def publishable_key_problem(name: str, key: str) -> str | None:
     if claims is None or claims.get("role") != "anon":
         return f"{name} is neither a publishable key (sb_publishable_…) nor an anon JWT. Find it here: {WHERE_KEYS}"
     return f"{name} has expired. Take a fresh one: {WHERE_KEYS}" if _has_expired(claims) else None
+
+
+def ends_at(key: str) -> datetime | None:
+    """When a JWT ends, as it says itself; None for keys of other kinds, and for one that says nothing of it."""
+    expires = (_claims(key) or {}).get("exp")
+    if not isinstance(expires, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(expires, UTC)
+    except (OverflowError, ValueError, OSError):  # a time beyond all calendars
+        return None
 
 
 def new_worker_key(jwt_secret: str, lasts: timedelta) -> str:

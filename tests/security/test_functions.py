@@ -73,7 +73,7 @@ DYNAMIC = {
     "announce_table": NAMES_A_TABLE,
 }
 """Make statements out of text, and why. Only the owner may call them."""
-RIGHT_OR_TRIGGER = r"grant execute|'execute'|execute function"
+RIGHT_OR_TRIGGER = r"grant execute|revoke execute|'execute'|execute function"
 TEXT_THAT_RUNS = re.compile(
     r"\bexecute\b|query_to_xml|cursor_to_xml|dblink|set_config|lo_import", re.IGNORECASE
 )

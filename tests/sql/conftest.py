@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.sql.calls import Calls
+from tests.sql.calls import Calls, Connection
+from tests.sql.patient import Patient
 
 
 @pytest.fixture
@@ -17,3 +18,11 @@ async def server(database: str) -> AsyncIterator[Calls]:
         yield Calls(connection)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def patient(owner: Connection) -> Patient:
+    """A healthy project with a worker for the jobs of type `a`."""
+    patient = Patient(owner)
+    await patient.says(queues=["payment", "maintenance"], types={"payment": ["a"], "maintenance": ["prune"]})
+    return patient
