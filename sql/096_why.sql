@@ -64,9 +64,7 @@ begin
     elsif job.run_at > public.clock_now() then
         select * into told from public.why_later(job);
     else
-        if to_regprocedure('public.gate_of(bigint)') is not null then
-            gate := public.gate_of(job.id);
-        end if;
+        gate := public.gate_of(job.id);
         if gate is not null then
             select * into told from public.why_held(gate);
         else
@@ -278,8 +276,9 @@ declare
     whose constant text := case
         when gate ->> 'per' = 'all' then ''
         when gate ->> 'per' = 'user' then format(' for the user %s', gate ->> 'key')
-        else format(' for %s %s', gate ->> 'per', gate ->> 'key')
+        else format(' with the same %s', substr(gate ->> 'per', 6))    -- data.…
     end;
+    which constant text := coalesce(' of ' || nullif(concat_ws('/', gate ->> 'queue', gate ->> 'type'), ''), '');
     others text;
 begin
     state := gate ->> 'gate';
@@ -297,19 +296,14 @@ begin
             into others
             from jsonb_array_elements(gate -> 'running') as r (words);
             sentence := format(
-                'No more than %s may run at once%s, and that many do: %s. It begins when one of them ends.',
-                gate ->> 'limit', whose, others
+                'No more than %s%s may run at once%s, and %s do: %s. It begins when one of them ends.',
+                gate ->> 'limit', which, whose, gate ->> 'count', others
             );
         when 'starts' then
             sentence := format(
-                'No more than %s may start in %s s%s; the next start is free in %s.', gate ->> 'limit',
-                gate ->> 'per_seconds', whose,
+                'No more than %s%s may start in %s s%s, and so many did; the next start is free in %s.',
+                gate ->> 'limit', which, gate ->> 'per_seconds', whose,
                 public.duration_in_words(make_interval(secs => (gate ->> 'free_in_seconds')::double precision))
-            );
-        when 'share' then
-            sentence := format(
-                'Others wait too, and%s as many run as is fair: it begins when the others have had theirs, or a place is '
-                'left over.', whose
             );
         else null;
     end case;

@@ -82,6 +82,11 @@ begin
         state := 'not_ready';
         sentence := format('%s, and worker %s is there for it, but not ready: %s', since, free[1], trouble);
         mend := 'pulse doctor';
+    elsif job.lane is not null then
+        state := 'leaves_lane';
+        sentence := format(
+            '%s; the limit that held it back lets it through by now, and the next sweep, seconds from now, takes it.', since
+        );
     elsif before > 0 then
         state := 'in_line';
         sentence := format(
@@ -126,7 +131,7 @@ select count(*)
 from (
     select j.id, j.priority, j.run_at
     from public.jobs as j
-    where j.queue = (jobs_before.job).queue and j.status = 'pending'
+    where j.queue = (jobs_before.job).queue and j.status = 'pending' and j.lane is null
     order by j.priority desc, j.run_at, j.id
     limit 2000
 ) as head

@@ -27,7 +27,8 @@ from pg_class as c
 where
     c.relnamespace = 'public'::regnamespace
     and c.relname in (
-        'jobs_unknown_queue', 'failed_jobs', 'stale_outcomes', 'realtime_canary', 'call_limits', 'workers'
+        'jobs_unknown_queue', 'failed_jobs', 'stale_outcomes', 'realtime_canary', 'call_limits', 'workers', 'paused',
+        'job_limits', 'lanes'
     );
 $$;
 

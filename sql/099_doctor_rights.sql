@@ -13,8 +13,8 @@ from pg_proc as p
 where
     p.pronamespace = 'public'::regnamespace
     and p.proname in (
-        'enqueue', 'claim', 'heartbeat', 'finish', 'prune', 'canary', 'tell_worker', 'cancel', 'replay', 'why',
-        'doctor_facts'
+        'enqueue', 'claim', 'heartbeat', 'finish', 'prune', 'canary', 'tell_worker', 'cancel', 'replay', 'pause_jobs',
+        'resume_jobs', 'limit_jobs', 'unlimit_jobs', 'why', 'doctor_facts'
     );
 $$;
 

@@ -9,7 +9,13 @@ as $$
 values
 (
     'jobs_pending', 'Claims walk it; without it each looks through all jobs there have ever been.',
-    'create index jobs_pending on public.jobs (priority desc, run_at, id, type) where status = ''pending'';'
+    'create index jobs_pending on public.jobs (priority desc, run_at, id, type) '
+    'where status = ''pending'' and lane is null;'
+),
+(
+    'jobs_lanes', 'Claims walk it to find what a limit lets through again.',
+    'create index jobs_lanes on public.jobs (lane, type, priority desc, run_at, id) '
+    'where status = ''pending'' and lane is not null;'
 ),
 (
     'jobs_running', 'Sweeps walk it to find attempts whose worker vanished.',

@@ -29,11 +29,16 @@ overdue as materialized (
     cross join lateral (
         select j.type, greatest(j.run_at, j.created_at) as run_at
         from public.jobs as j
-        where j.queue = q.queue and j.status = 'pending'
+        where j.queue = q.queue and j.status = 'pending' and j.lane is null      -- those in lanes wait as they should
         order by j.priority desc, j.run_at, j.id
         limit 5000
     ) as head
-    where head.run_at < c.now_at - interval '1 minute'
+    where
+        head.run_at < c.now_at - interval '1 minute'
+        and not exists (
+            select from public.paused as p
+            where p.queue = q.queue and (p.type is null or p.type = head.type)
+        )
     group by q.queue, head.type
 ),
 
@@ -103,6 +108,15 @@ where
             )
     )
 group by o.queue
+union all
+select
+    'paused_long',
+    format('%s is paused since %s', coalesce('the type ' || p.type, 'the queue ' || p.queue), public.moment_in_words(p.since)),
+    format('None of its jobs has begun since then%s. The statement lets them.', coalesce(' (' || nullif(p.reason, '') || ')', '')),
+    format('select public.resume_jobs(%L, %L);', p.queue, p.type)
+from public.paused as p
+cross join clock as c
+where p.since < c.now_at - interval '1 day'
 union all
 select
     'lease_over', format('%s attempts of %s go on although their lease has ended', count(*), q.queue),

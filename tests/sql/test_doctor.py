@@ -87,6 +87,7 @@ FAULTS = [
     ),
     # the things themselves
     Fault("index_missing", "drop index jobs_pending"),
+    Fault("index_missing", "drop index jobs_lanes"),
     Fault("index_missing", "drop index jobs_running"),
     Fault("index_missing", "drop index jobs_idempotency_key"),
     Fault("index_missing", "drop index failed_jobs_newest"),

@@ -83,6 +83,21 @@ async def test_nobody_ends_an_attempt_whose_lease_is_over(patient: Patient) -> N
     assert await patient.owner.fetchval("select status from jobs") == "pending"
 
 
+async def test_a_pause_is_forgotten(patient: Patient) -> None:
+    await patient.owner.execute("insert into payment_jobs (type) values ('a')")
+    await patient.owner.execute("select pause_jobs('payment', 'a', 'the provider is down')")
+    await patient.at("2 hours")
+    await patient.says()
+    assert await is_mended(patient)  # it waits as it should
+    await patient.at("25 hours")
+    await patient.says()
+    found = await only(patient, "worker_vanished")
+    assert found["finding"] == "paused_long"
+    assert "the provider is down" in found["why"]
+    await patient.owner.execute(found["mend"])
+    assert "paused_long" not in await patient.words()
+
+
 async def test_a_worker_vanished(patient: Patient) -> None:
     await patient.at("2 minutes")
     await patient.says("x")
