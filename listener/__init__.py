@@ -5,6 +5,7 @@ from listener.errors import ConfigError, DeliveryRefused, Reject, RetryAfter
 from listener.jobs import Job, NewJob, Queue
 from listener.keyring import Keyring
 from listener.outcomes import Cancel, Snooze
+from listener.periodic import cron, every
 from listener.redaction import strike_out
 from listener.registry import Delivery, Payload, handler, webhook
 from listener.resources import Setting, Settings, resource
@@ -24,6 +25,8 @@ __all__ = [
     "Setting",
     "Settings",
     "Snooze",
+    "cron",
+    "every",
     "exponential",
     "handler",
     "resource",

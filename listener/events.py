@@ -129,9 +129,9 @@ class Available:
 
 @dataclass(frozen=True, slots=True)
 class SlotInserted:
-    """The scheduler put the job of a due slot into its queue (or found that another process had)."""
+    """The scheduler put the job of a due slot into its queue (or found that a process of another version had)."""
 
-    type: str
+    name: str
     slot: str
     job_id: int
     created: bool
@@ -143,6 +143,22 @@ class SlotWithoutHandler:
 
     type: str
     queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsLeftOut:
+    """Slots of a schedule were missed, and get no job by its policy."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRefused:
+    """The slots of a schedule do not become jobs; `why` says the mend. The other schedules go on."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +211,8 @@ Event = (
     | Available
     | SlotInserted
     | SlotWithoutHandler
+    | SlotsLeftOut
+    | ScheduleRefused
     | Swallowed
     | StoodStill
     | Draining

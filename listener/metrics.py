@@ -124,9 +124,16 @@ class Metrics:
             case e.Available(call, after):
                 if self._troubles.pop(call, None):
                     self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
-            case e.SlotInserted(type_, slot, job_id, created):
+            case e.SlotInserted(name, slot, job_id, created):
                 how = "inserted" if created else "was there already"
-                self._log("INFO", f"schedule {type_}: slot {slot} {how} as job {job_id}")
+                self._log("INFO", f"schedule {name}: slot {slot} {how} as job {job_id}")
+            case e.SlotsLeftOut(name, count):
+                self._log(
+                    "WARNING", f"schedule {name}: {count} slots were missed and get no job, by its policy"
+                )
+            case e.ScheduleRefused(name, why):
+                self.counts["schedules refused"] += 1
+                self._log("WARNING", f"schedule {name} stands still: {clean(why)}")
             case e.SlotWithoutHandler(type_, queue):
                 text = f"schedule {type_}: no handler here; its rows in {queue}_jobs wait for a process that has one"
                 self._log("WARNING", text)

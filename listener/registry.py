@@ -12,8 +12,9 @@ its type. Whatever does not fit this shape is an error at start that names the f
 import importlib
 import inspect
 import pkgutil
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -25,6 +26,7 @@ from listener.backoff import Backoff
 from listener.errors import ConfigError, PulseError
 from listener.jobs import Job, NewJob
 from listener.paths import path_problems
+from listener.periodic import Declared, declared_on, schedule_problem
 from listener.resources import Provided, Resource, Setting, Settings, resources_in
 
 _HANDLER = "__pulse_handler__"
@@ -138,6 +140,8 @@ class Registry:
     webhooks: tuple[Webhook, ...]
     resources: tuple[Resource, ...]
     """Those that the handlers ask for, each once."""
+    schedules: tuple[Declared, ...] = ()
+    """Those that stand above the handlers."""
 
     def types(self, queue: str) -> list[str]:
         """The job types of a queue that this process can run, sorted."""
@@ -165,6 +169,7 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
     wanted = None if queues is None else set(queues)
     handlers: dict[tuple[str, str], Handler] = {}
     webhooks: list[Webhook] = []
+    schedules: list[Declared] = []
     problems: list[str] = []
     for module in _family_modules(root, wanted):
         for value in vars(module).values():
@@ -179,6 +184,7 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
                     problems.append(str(error))
                 else:
                     handlers[one.queue, one.type] = one
+                    schedules += _schedules(value, one, problems)
     if wanted is not None:
         known = {queue for queue, _ in handlers}
         problems += [
@@ -186,12 +192,17 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
             for queue in sorted(wanted - known)
         ]
     problems += path_problems([one.path for one in webhooks])
+    problems += [
+        f"Two schedules are called {name}: give each a name of its own, `name=`."
+        for name, times in Counter(one.name for one in schedules).items()
+        if times > 1
+    ]
     resources = _resolve(
         handlers.values(), resources_in(importlib.import_module(f"{package}.resources")), problems
     )
     if problems:
         raise ConfigError(problems)
-    return Registry(handlers, tuple(webhooks), resources)
+    return Registry(handlers, tuple(webhooks), resources, tuple(schedules))
 
 
 def _family_modules(root: ModuleType, wanted: set[str] | None) -> Iterator[ModuleType]:
@@ -243,6 +254,20 @@ def _inspect(function: Function, module: ModuleType) -> Handler:
     return Handler(
         queue, name, function, payload, {one.name: hints[one.name] for one in others}, timeout, backoff
     )
+
+
+def _schedules(function: object, handler: Handler, problems: list[str]) -> list[Declared]:
+    """What stands above a handler, with its name, queue and type; notes as a problem what is wrong with it."""
+    found = [
+        replace(one, name=one.name or handler.type, queue=handler.queue, type=handler.type)
+        for one in declared_on(function)
+    ]
+    problems += [
+        f"{handler.queue}/{handler.type}: {problem}"
+        for one in found
+        if (problem := schedule_problem(one, handler.payload))
+    ]
+    return found
 
 
 def _resolve(

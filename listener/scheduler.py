@@ -1,173 +1,240 @@
-"""Puts periodic jobs into their queues, one row per due slot however many processes run this.
+"""Turns the slots of schedules into jobs: one row per slot, however many processes run this.
 
-A thread of its own (built on `schedule`) only decides that a slot is due; the row goes out through the event loop's
-store with the slot as its idempotency key, so of any number of processes one inserts it and the others learn its id.
+The schedules are rows of the database, and its clock alone says what time it is: a wrong clock of this machine
+changes nothing. A thread of its own (built on `schedule`) decides when to look and reckons which slots have come, which
+may take a while for a thousand schedules; the event loop asks and tells the database.
 
-    thread                                     event loop
-    schedule.run_all() every 0.5 s
-      └─ slot due ── call_soon_threadsafe ──▶  a task per schedule ── enqueue, repeated until answered
+    thread                                    event loop
+    schedule.run_all() at least every 0.5 s
+      ├─ time to look ── call_soon_threadsafe ──▶  due_schedules
+      └─ slots are reckoned ◀── what is due ─────  and then
+                           ── what to run ──────▶  run_slots, and look again at once
 
-At start the latest slot of each schedule is put in too: if every process was down when it was due, it is made up for
-once; if not, its key is already there. The thread notes each of its rounds; one that stopped or fell behind makes
-the process not ready, by name. So does a slot that the database does not take; it holds up no other schedule.
+It is time to look when the next slot is due, and every few seconds, since operators change rows. Whatever fails in
+between, the rows are as they were or done with: the next look finds out. The thread notes each of its rounds; one that
+stopped or fell behind makes the process not ready, by name.
 """
 
 import asyncio
+import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from queue import SimpleQueue
 
 import schedule
 
 from listener.config import Tempo
 from listener.errors import StoreError, StoreRefused
-from listener.events import Available, Emit, SlotInserted, SlotWithoutHandler, Swallowed, Unavailable
-from listener.jobs import QUEUE_OF, NewJob, Queue
+from listener.events import (
+    Available,
+    Emit,
+    ScheduleRefused,
+    SlotInserted,
+    SlotsLeftOut,
+    SlotWithoutHandler,
+    Swallowed,
+    Unavailable,
+)
 from listener.registry import Registry
-from listener.store import Store
+from listener.slots import Asks, Due, Look, Turn, declare, look, reckon, run
 
 _ROUND_SECONDS = 0.5
 _BEHIND_SECONDS = 30.0
+_DECLARE_SECONDS = 600.0
+_BEATEN_SECONDS = 0.1
+"""Up to three times as long is waited when other processes had everything that was due."""
+
+Reckoned = list[dict[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """One periodic job: its slots are the multiples of `every` since midnight UTC."""
+class Timekeeper:
+    """The thread: says when to look, and reckons slots. Safe to be told things from the event loop."""
 
-    type: str
-    every: timedelta
-    """A divisor of a day."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, time_to_look: Callable[[], None], emit: Emit) -> None:
+        self._loop = loop
+        self._time_to_look = time_to_look
+        self._emit = emit
+        self._look_at = time.monotonic()
+        self._round_at = time.monotonic()
+        self._failure: BaseException | None = None
+        self._given: SimpleQueue[tuple[Look, asyncio.Future[Reckoned]]] = SimpleQueue()
+        self._woken = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._keep_time, name="scheduler", daemon=True)
 
     @property
-    def queue(self) -> Queue:
-        """Where the type lives."""
-        return QUEUE_OF[self.type]
+    def problem(self) -> str | None:
+        """Why nobody says any more when to look."""
+        if self._failure is not None:
+            return f"the scheduler thread died ({type(self._failure).__name__})"
+        behind = time.monotonic() - self._round_at
+        return f"the scheduler thread has been still for {behind:.0f} s" if behind > _BEHIND_SECONDS else None
 
-    def slot(self, now: datetime) -> datetime:
-        """The latest slot that is due at `now`."""
-        midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return now - (now - midnight) % self.every
+    def start(self) -> None:
+        """Begins; the first look is at once."""
+        self._thread.start()
 
-    def job(self, slot: datetime) -> NewJob:
-        """The row of one slot. It is due at the slot, by the database's clock: a machine whose own is ahead puts it in
-        too early, and it has to wait, since nobody would put it in again when its time has come."""
-        key = f"{self.type}@{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
-        return NewJob(self.queue, self.type, {}, run_at=slot, idempotency_key=key)
+    def stop(self) -> None:
+        """Ends the thread, and waits for it as long as a process that ends can."""
+        self._stopped = True
+        self._woken.set()
+        self._thread.join(timeout=_ROUND_SECONDS * 4)
+
+    def look_in(self, seconds: float) -> None:
+        """When the next look shall be."""
+        self._look_at = time.monotonic() + seconds
+        self._woken.set()
+
+    async def reckoned(self, found: Look) -> Reckoned:
+        """What is to be run of what was found due."""
+        answer: asyncio.Future[Reckoned] = self._loop.create_future()
+        self._given.put((found, answer))
+        self._woken.set()
+        return await answer
+
+    def _keep_time(self) -> None:
+        try:
+            clock = schedule.Scheduler()
+            # Not run_pending: the library goes by the local clock, which in autumn has an hour twice and would stand
+            # still in it. The monotonic clock is what decides.
+            clock.every(1).seconds.do(self._round)  # pyright: ignore[reportUnknownMemberType] - the library is half typed
+            while not self._stopped:
+                clock.run_all()
+                self._round_at = time.monotonic()
+                self._woken.wait(min(_ROUND_SECONDS, max(self._look_at - time.monotonic(), 0)))
+                self._woken.clear()
+        except BaseException as error:  # noqa: BLE001 - a thread that dies unseen would be a silent stop
+            self._failure = error
+            self._call(self._emit, Swallowed("scheduler thread", error))
+
+    def _round(self) -> None:
+        while not self._given.empty():
+            found, answer = self._given.get()
+            self._call(_answer, answer, reckon(found.due, found.now))
+        if time.monotonic() >= self._look_at:
+            self._look_at = float("inf")  # until the look is done, and says when the next one is
+            self._call(self._time_to_look)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop has closed: the process is ending
+            self._loop.call_soon_threadsafe(function, *arguments)
 
 
-SCHEDULES = (
-    Schedule("monitor_orders", timedelta(minutes=5)),
-    Schedule("sync_positions", timedelta(hours=1)),
-    Schedule("aggregate", timedelta(minutes=15)),
-    Schedule("reconcile_stripe", timedelta(days=1)),
-    Schedule("subscription_renewal", timedelta(hours=1)),
-    Schedule("prune", timedelta(hours=1)),
-)
+def _answer(future: asyncio.Future[Reckoned], answer: Reckoned) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 class Scheduler:
-    """Runs the thread and sends out what it finds due. One per process; `run` once."""
+    """Runs the thread and talks with the database. One per process; `run` once."""
 
-    def __init__(
-        self,
-        store: Store,
-        registry: Registry,
-        *,
-        tempo: Tempo,
-        emit: Emit,
-        schedules: Sequence[Schedule] = SCHEDULES,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, store: Asks, registry: Registry, *, tempo: Tempo, emit: Emit) -> None:
         self._store = store
         self._registry = registry
         self._tempo = tempo
         self._emit = emit
-        self._schedules = schedules
-        self._now = now
-        self._due = {one: asyncio.Queue[datetime]() for one in schedules}
-        self._refused: dict[Schedule, str] = {}
-        self._round_at = time.monotonic()
-        self._failure: BaseException | None = None
+        self._words: Mapping[str, dict[str, object]] = {one.name: one.words for one in registry.schedules}
+        self._declare_at = 0.0
+        self._time_to_look = asyncio.Event()
+        self._thread: Timekeeper | None = None
+        self._refused: str | None = None
+        self._told: set[str] = set()
 
     @property
     def problem(self) -> str | None:
         """Why the periodic jobs are not being inserted, or None while all is well."""
-        if self._failure is not None:
-            return f"the scheduler thread died ({type(self._failure).__name__})"
-        behind = time.monotonic() - self._round_at
-        if behind > _BEHIND_SECONDS:
-            return f"the scheduler thread has been still for {behind:.0f} s"
-        refused = [f"{one.type} ({why})" for one, why in self._refused.items()]
-        return f"schedules that the database does not take: {', '.join(refused)}" if refused else None
+        still = None if self._thread is None else self._thread.problem
+        return still or (
+            self._refused and f"the database refuses to tell which schedules are due ({self._refused})"
+        )
 
     async def run(self) -> None:
         """Until cancelled; the thread ends with it."""
-        for one in self._schedules:
-            if (one.queue, one.type) not in self._registry.handlers:
-                self._emit(SlotWithoutHandler(one.type, one.queue))
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        thread = threading.Thread(target=self._watch, args=(loop, stop), name="scheduler", daemon=True)
-        thread.start()
+        self._thread = Timekeeper(asyncio.get_running_loop(), self._time_to_look.set, self._emit)
+        self._thread.start()
         try:
-            async with asyncio.TaskGroup() as group:
-                for one in self._schedules:
-                    group.create_task(self._follow(one), name=f"schedule {one.type}")
+            while True:
+                await self._time_to_look.wait()
+                self._time_to_look.clear()
+                self._thread.look_in(await self._looked(self._thread))
         finally:
-            stop.set()
-            thread.join(timeout=_ROUND_SECONDS * 4)
+            self._thread.stop()
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
-        """The thread: looks which slots are due and hands them to the loop."""
-        try:
-            clock = schedule.Scheduler()
-            sent: dict[Schedule, datetime] = {}
-
-            def look(one: Schedule) -> None:
-                slot = one.slot(self._now())
-                if sent.get(one) != slot:
-                    sent[one] = slot
-                    with suppress(RuntimeError):  # the loop has closed: the process is ending
-                        loop.call_soon_threadsafe(self._due[one].put_nowait, slot)
-
-            for one in self._schedules:
-                look(one)
-                clock.every(1).seconds.do(look, one)  # pyright: ignore[reportUnknownMemberType] - the library is half typed
-            while not stop.wait(_ROUND_SECONDS):
-                # Not run_pending: the library goes by the local clock, which in autumn has an hour twice and would
-                # stand still in it. `look` is what decides, by UTC.
-                clock.run_all()
-                self._round_at = time.monotonic()
-        except BaseException as error:  # noqa: BLE001 - a thread that dies unseen would be a silent stop
-            self._failure = error
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._emit, Swallowed("scheduler thread", error))
-
-    async def _follow(self, one: Schedule) -> None:
-        while True:
-            await self._insert(one, await self._due[one].get())
-
-    async def _insert(self, one: Schedule, slot: datetime) -> None:
-        """Enqueues one slot's job, asking until it is answered: a slot that could be skipped would be no schedule."""
-        job = one.job(slot)
+    async def _looked(self, thread: Timekeeper) -> float:
+        """One look with all that follows from it, begun anew until it is answered; in how many seconds the next is."""
         pause = self._tempo.reconnect
         began = time.monotonic()
         while True:
             try:
-                (enqueued,) = await self._store.enqueue([job])
+                wait = await self._turn(thread)
             except StoreError as error:
-                if isinstance(error, StoreRefused):
-                    self._refused[one] = str(error)
-                self._emit(Unavailable(f"schedule {one.type}", str(error), pause))
+                self._refused = str(error) if isinstance(error, StoreRefused) else None
+                self._emit(Unavailable("schedules", str(error), pause))
                 await asyncio.sleep(pause.total_seconds())
                 pause = min(pause * 2, self._tempo.reconnect * 10)
             else:
-                self._refused.pop(one, None)
+                self._refused = None
                 if pause > self._tempo.reconnect:
-                    away = timedelta(seconds=time.monotonic() - began)
-                    self._emit(Available(f"schedule {one.type}", away))
-                self._emit(SlotInserted(one.type, str(job.idempotency_key), *enqueued))
-                return
+                    self._emit(Available("schedules", timedelta(seconds=time.monotonic() - began)))
+                return wait
+
+    async def _turn(self, thread: Timekeeper) -> float:
+        if self._words and time.monotonic() >= self._declare_at:
+            await self._declare()
+        found = await look(self._store)
+        self._tell_undeclared(found.undeclared)
+        if not found.due:
+            longest = self._tempo.sweep.total_seconds()
+            return longest if found.next_in is None else min(longest, found.next_in.total_seconds())
+        reckoned = await thread.reckoned(found)
+        turns = await run(self._store, reckoned)
+        due = {one.name: one for one in found.due}
+        left_out = {str(one["name"]): int(str(one.get("left_out", 0))) for one in reckoned}
+        for turn in turns:
+            if not turn.moved:
+                self._tell(turn, due[turn.name], left_out[turn.name])
+        # All was somebody else's, who may be at it just now.
+        beaten = all(turn.moved for turn in turns)
+        return _BEATEN_SECONDS * random.uniform(1, 3) if beaten else 0.0
+
+    def _tell(self, turn: Turn, due: Due, left_out: int) -> None:
+        if turn.refused is not None:
+            self._emit(ScheduleRefused(turn.name, turn.refused))
+            return
+        if left_out:
+            self._emit(SlotsLeftOut(turn.name, left_out))
+        for key, job_id, created in turn.jobs:
+            self._emit(SlotInserted(turn.name, key, job_id, created))
+        if turn.jobs:
+            self._tell_unserved(due)
+
+    async def _declare(self) -> None:
+        refused = await declare(self._store, list(self._words.values()))
+        self._declare_at = time.monotonic() + _DECLARE_SECONDS
+        for name, why in refused:
+            self._emit(ScheduleRefused(name, why))
+
+    def _tell_undeclared(self, names: Sequence[str]) -> None:
+        """Those of ours are declared at once; the database's clock may have jumped. Of others it is told once."""
+        if not self._words.keys().isdisjoint(names):
+            self._declare_at = 0.0
+        for name in names:
+            if name not in self._words and name not in self._told:
+                self._told.add(name)
+                self._emit(
+                    ScheduleRefused(
+                        name,
+                        "no process has declared it for a day, so it has no more slots;"
+                        " delete its row if it is not wanted any more",
+                    )
+                )
+
+    def _tell_unserved(self, due: Due) -> None:
+        """Once: the type of a schedule has no handler in this process, which serves its queue."""
+        served = due.queue in self._registry.queues
+        if served and due.name not in self._told and (due.queue, due.type) not in self._registry.handlers:
+            self._told.add(due.name)
+            self._emit(SlotWithoutHandler(due.type, due.queue))

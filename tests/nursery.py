@@ -114,15 +114,17 @@ def _live(order: Order, stream: int) -> None:
 
 
 def _be_wrong_by(file: Path) -> None:
-    """The one room that asks this machine what time it is gets a wrong answer."""
-    from listener import scheduler
+    """The rooms that ask this machine what time it is get a wrong answer."""
 
     class Wrong(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Any:
             return datetime.now(tz) + timedelta(seconds=float(file.read_text()))
 
-    scheduler.__dict__["datetime"] = Wrong
+    rooms = [module for name, module in sys.modules.items() if name.startswith("listener.")]
+    for room in rooms:
+        if room.__file__ is not None and "datetime.now(" in Path(room.__file__).read_text():
+            room.__dict__["datetime"] = Wrong
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ tell it, each like an alert.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Literal, Self
 from uuid import UUID
 
 from pydantic import model_validator
 
 from handlers.clients.database import Database, call
-from listener import Job, Payload, Queue, handler
+from listener import Job, Payload, Queue, every, handler
 
 
 class Aggregate(Payload):
@@ -28,6 +29,7 @@ class Aggregate(Payload):
         return self
 
 
+@every(timedelta(minutes=15))
 @handler(Queue.ALERTS)
 async def aggregate(payload: Aggregate, *, job: Job, db: Database) -> Mapping[str, object]:  # noqa: ARG001
     """{"digests": made now}, or what became of one: {"status", "deliveries", "suppressed"}."""

@@ -26,7 +26,7 @@ from handlers.clients.broker_questions import Questions
 from handlers.clients.brokers import Brokers
 from handlers.clients.database import Database, call
 from handlers.clients.order_words import Told, seen, traits
-from listener import Job, Payload, Queue, Reject, Snooze, handler
+from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 
 SINGLE_LOOKS: Final = 10
 """In one look; what is left is due still, and looked at by the next one."""
@@ -109,6 +109,7 @@ class Sight:
 _LOOK: Final = TypeAdapter(Look)
 
 
+@every(timedelta(minutes=5))
 @handler(Queue.BROKER, timeout=timedelta(seconds=170))
 async def monitor_orders(
     payload: MonitorOrders, *, job: Job, brokers: Brokers, db: Database

@@ -16,7 +16,7 @@ from handlers.clients.broker_account import Connection
 from handlers.clients.broker_questions import Questions
 from handlers.clients.brokers import Brokers
 from handlers.clients.database import Database, call
-from listener import Job, Payload, Queue, Reject, Snooze, handler
+from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 
 QUIET: Final = timedelta(seconds=5)
 AGREEMENT: Final = timedelta(seconds=10)
@@ -32,6 +32,7 @@ class SyncPositions(Payload):
     broker_connection_id: UUID | None = None
 
 
+@every(timedelta(hours=1))
 @handler(Queue.BROKER, timeout=timedelta(minutes=2))
 async def sync_positions(
     payload: SyncPositions, *, job: Job, brokers: Brokers, db: Database

@@ -1,10 +1,12 @@
 """Throws old rows away: finished jobs after a week, dead letters after three months, or as the settings have it."""
 
+from datetime import timedelta
+
 from pydantic import BaseModel, Field
 
 from handlers.clients.database import Database, call
 from handlers.clients.retention import Retention
-from listener import Payload, Queue, handler
+from listener import Payload, Queue, every, handler
 
 ROUNDS = 20
 """A run ends after so many calls even if more is left: the next run goes on, and no attempt lasts for ever."""
@@ -35,6 +37,7 @@ class Pruned(BaseModel):
         )
 
 
+@every(timedelta(hours=1))
 @handler(Queue.MAINTENANCE)
 async def prune(payload: Prune, *, db: Database, kept: Retention) -> dict[str, object]:
     """Calls `prune` until nothing old is left. The result counts what went, and `more` says whether some stayed."""

@@ -19,7 +19,7 @@ from handlers.clients.stripe import Page, StripeClient
 from handlers.clients.stripe_errors import StripeAway, come_back
 from handlers.clients.stripe_sync import sync_page
 from handlers.payment.stripe_webhook import LOOKS
-from listener import Job, Payload, Queue, Snooze, handler
+from listener import Job, Payload, Queue, Snooze, every, handler
 
 PAGES = 10
 """A run ends after so many pages of a hundred, and the next one goes on: no attempt lasts for ever."""
@@ -35,6 +35,7 @@ class ReconcileStripe(Payload):
     after: str | None = None
 
 
+@every(timedelta(days=1))
 @handler(Queue.PAYMENT)
 async def reconcile_stripe(
     payload: ReconcileStripe, *, job: Job, stripe: StripeClient, db: Database

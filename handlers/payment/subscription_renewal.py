@@ -8,13 +8,14 @@ overlap; `sql/230_renewal.sql` says why each step is taken once.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from handlers.clients.database import Database, call
 from handlers.clients.stripe import StripeClient
 from handlers.clients.stripe_errors import StripeAway, come_back
 from handlers.clients.stripe_sync import sync_subscription
-from listener import Job, Payload, Queue, Reject, Snooze, handler
+from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 
 ROUNDS = 20
 """A sweep ends after so many calls of a thousand jobs even if more is due: the next one, an hour later, goes on."""
@@ -31,6 +32,7 @@ class SubscriptionRenewal(Payload):
     subscription_id: UUID | None = None
 
 
+@every(timedelta(hours=1))
 @handler(Queue.PAYMENT)
 async def subscription_renewal(
     payload: SubscriptionRenewal, *, job: Job, stripe: StripeClient, db: Database

@@ -130,6 +130,8 @@ EVENTS: list[e.Event] = [
     e.Available("broker", SECONDS),
     e.SlotInserted("prune", "prune@2026-01-01T00:00Z", 7, True),
     e.SlotWithoutHandler("aggregate", "alerts"),
+    e.SlotsLeftOut("prune", 3),
+    e.ScheduleRefused("prune", f"not today {SECRET}"),
     e.StoodStill(SECONDS, "/app/handlers/broker/execute_order.py:12 in execute_order"),
     e.Swallowed("door", OSError(f"{SECRET} in\nthree\nlines")),
     e.Draining(3, SECONDS),

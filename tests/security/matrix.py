@@ -45,6 +45,7 @@ TABLES: Final = {
     "paused":            ("----", "----", "----", "A---", "----"),
     "job_limits":        ("----", "----", "----", "A---", "----"),
     "lanes":             ("----", "----", "----", "A---", "----"),
+    "schedules":         ("----", "----", "----", "AYYY", "----"),
     "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
     "billing_customers": ("----", "----", "----", "A---", "----"),
     "subscriptions":     ("----", "O---", "0---", "A---", "----"),
@@ -93,10 +94,12 @@ READS: Final = {
     **ALERT_READS,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
+_SCHEDULE = frozenset("queue type data slot_as cron every_seconds timezone missed paused".split())
 _QUOTE = frozenset("feed symbol at bid ask bid_size ask_size".split())
 _PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {
     ("jobs", "service"): _OF_PRODUCERS | {"queue"},
+    ("schedules", "service"): _SCHEDULE | {"name"},
     **{(f"{queue}_jobs", "service"): _OF_PRODUCERS for queue in QUEUES},
     ("broker_connections", "service"): frozenset(
         "id user_id broker label environment credentials_secret_id credentials_env settings".split()
@@ -110,6 +113,7 @@ INSERTS: Final = {
 }
 """Into which columns those insert who may."""
 UPDATES: Final = {
+    ("schedules", "service"): _SCHEDULE,
     ("broker_connections", "service"): frozenset(
         "label credentials_secret_id credentials_env settings status status_reason".split()
     ),
@@ -180,6 +184,10 @@ FOR_PAPER: Final = (
 ).split()
 _WITHIN_PAPER: Final = ["draw_paper_fault", "paper_texts"]
 
+FOR_SCHEDULERS: Final = "declare_schedules due_schedules run_slots".split()
+FOR_PEOPLE_AND_SCHEDULES: Final = "pause_schedule resume_schedule run_schedule schedule_states".split()
+_WITHIN_SCHEDULES: Final = "slot_data refusal insert_slots schedule_state".split()
+
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {
     #                            anon user other service worker
@@ -218,6 +226,11 @@ FUNCTIONS: Final = {
     "hold_calls":               "-    -    -     -       -",
     "take_door_call":           "-    -    -     Y       Y",
     "forget_calls":             "-    -    -     -       -",
+    **dict.fromkeys(FOR_SCHEDULERS, "- - - Y Y"),
+    **dict.fromkeys(FOR_PEOPLE_AND_SCHEDULES, "- - - Y -"),
+    **dict.fromkeys(_WITHIN_SCHEDULES, "- - - - -"),
+    "cron_problem":             "-    -    -     Y       -",
+    "check_schedule":           ".    .    .     .       .",
     "count_credentials":        ".    .    .     .       .",
     **dict.fromkeys(FOR_GATES, "- - - Y -"),
     **dict.fromkeys(_WITHIN_GATES, "- - - - -"),

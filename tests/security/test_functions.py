@@ -16,6 +16,8 @@ from tests.security.matrix import (
     FOR_ORDER_TRUTH,
     FOR_ORDERS,
     FOR_PAPER,
+    FOR_PEOPLE_AND_SCHEDULES,
+    FOR_SCHEDULERS,
 )
 from tests.sql.calls import Calls
 
@@ -26,6 +28,7 @@ MONEY = "nobody but the owner may write what users pay for"
 ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
 ORDERS = "nobody but the owner may write orders"
 TRUTH = "nobody but the owner may write what a broker said"
+SLOTS = "nobody but the owner may say which slots are settled, or insert a job with their keys"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
     "enqueue": CHANGES_JOBS,
@@ -41,6 +44,8 @@ DEFINER = {
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_GATES, "nobody but the owner may say what is held back, or read whom a limit counts"),
+    **dict.fromkeys(FOR_SCHEDULERS, SLOTS),
+    **dict.fromkeys(FOR_PEOPLE_AND_SCHEDULES, SLOTS),
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, MONEY),
     **dict.fromkeys(FOR_BROKER_CALLS, ACCOUNTS),
     **dict.fromkeys(FOR_ORDERS, ORDERS),

@@ -45,6 +45,8 @@ SEEDS = f"""
     insert into paused (queue, reason) values ('payment', ''), ('broker', '');
     insert into lanes (lane, queue, type, look_at)
     values ('0/a', 'payment', 'a', now()), ('0/b', 'payment', 'a', now());
+    insert into schedules (name, queue, type, every_seconds)
+    values ('a', 'payment', 'a', 60), ('b', 'payment', 'a', 60);
     insert into subscription_tiers (slug, name, price_monthly, active)
     values ('for all', 'Pro', 29, true), ('gone', 'Gone', 9, false);
     insert into billing_customers (stripe_customer_id, user_id)

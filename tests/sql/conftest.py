@@ -1,12 +1,14 @@
 """Connections to the fresh database as the roles that production uses."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from tests.sql.calls import Calls, Connection
 from tests.sql.patient import Patient
+from tests.sql.schedule_calls import Schedules, set_clock
 
 
 @pytest.fixture
@@ -26,3 +28,17 @@ async def patient(owner: Connection) -> Patient:
     patient = Patient(owner)
     await patient.says(queues=["payment", "maintenance"], types={"payment": ["a"], "maintenance": ["prune"]})
     return patient
+
+
+@pytest.fixture
+async def schedules(server: Calls) -> Schedules:
+    """The functions of schedules, as service_role."""
+    return Schedules(server.connection)
+
+
+@pytest.fixture
+async def now(owner: Connection) -> datetime:
+    """A full hour, at which the clock of the database stands still."""
+    now = datetime(2027, 3, 28, 12, tzinfo=UTC)
+    await set_clock(owner, now)
+    return now

@@ -1,8 +1,11 @@
 """A periodic job: the schedulers of all workers insert one row per slot."""
 
-from listener import Payload, Queue, handler
+from datetime import timedelta
+
+from listener import Payload, Queue, every, handler
 
 
+@every(timedelta(hours=1))
 @handler(Queue.PAYMENT)
 async def subscription_renewal(_: Payload) -> None:
     """Returns."""

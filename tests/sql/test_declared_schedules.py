@@ -1,0 +1,72 @@
+"""What code declares becomes rows, and leaves to operators what is theirs."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from tests.sql.calls import Connection
+from tests.sql.schedule_calls import HOUR, Schedules, set_clock
+
+CODE = {"name": "report", "queue": "maintenance", "type": "report", "cron": "0 8 * * *"}
+
+
+async def test_code_takes_over_its_own_changes_and_leaves_those_of_operators(
+    schedules: Schedules, now: datetime
+) -> None:
+    async def row() -> tuple[Any, ...]:
+        found = await schedules.connection.fetchrow(
+            "select cron, timezone, missed, data, paused from schedules"
+        )
+        assert found is not None
+        return tuple(found)
+
+    assert await schedules.declare(CODE) == []
+    assert await row() == ("0 8 * * *", "UTC", "once", "{}", False)
+    assert not (await schedules.state())["changed"]
+    await schedules.declare({**CODE, "timezone": "Europe/Berlin", "missed": "all"})
+    assert await row() == ("0 8 * * *", "Europe/Berlin", "all", "{}", False)
+    await schedules.connection.execute("update schedules set cron = '0 9 * * *', paused = true")
+    assert (await schedules.state())["changed"]
+    await schedules.declare({**CODE, "cron": "0 7 * * *", "data": {"full": True}})
+    assert await row() == ("0 9 * * *", "Europe/Berlin", "once", '{"full": true}', True)
+    await schedules.connection.execute("delete from schedules")
+    await schedules.declare(CODE)
+    assert await row() == ("0 8 * * *", "UTC", "once", "{}", False)
+
+
+async def test_a_declaration_that_is_wrong_or_has_an_operators_name_hinders_no_other(
+    schedules: Schedules, now: datetime
+) -> None:
+    await schedules.add()
+    refused = await schedules.declare(
+        {**CODE, "name": "one"}, {**CODE, "name": "lost", "queue": "nowhere"}, {**CODE, "missed": "all"}
+    )
+    assert [(one["name"], one["why"].partition(":")[0]) for one in refused] == [
+        ("lost", "schedule lost"),
+        ("one", "a row of the table schedules has its name"),
+    ]
+    assert await schedules.value("select count(*) from schedules where origin = 'code'") == 1
+
+
+async def test_an_interval_in_code_begins_with_the_slot_that_came_last_and_cron_with_the_next(
+    schedules: Schedules, now: datetime
+) -> None:
+    hourly = {"name": "hourly", "queue": "maintenance", "type": "report", "every_seconds": 3600}
+    await schedules.declare(CODE, hourly, {**hourly, "name": "skips", "missed": "skip"})
+    settled = {one["name"]: datetime.fromisoformat(one["settled_to"]) for one in await schedules.due()}
+    assert settled == {"report": now, "hourly": now - HOUR, "skips": now}
+
+
+async def test_a_declaration_that_is_gone_from_all_code_ends_within_a_day_and_comes_back_with_it(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    await schedules.declare(CODE)
+    await set_clock(owner, now + 23 * HOUR)
+    assert len(await schedules.due()) == 1
+    await schedules.declare(CODE)
+    await set_clock(owner, now + 47 * HOUR)
+    assert await schedules.due() == []
+    assert json.loads(await schedules.value("select due_schedules()"))["undeclared"] == ["report"]
+    assert "no process has declared it since 2027-03-29 11:00 UTC" in (await schedules.state())["problem"]
+    await schedules.declare(CODE)
+    assert len(await schedules.due()) == 1
