@@ -32,6 +32,10 @@ begin
         )
         when coalesce(s.next_slot, s.updated_at) < now_at - interval '1 minute'
             then 'it stands still: no scheduler has looked for a minute; is a `pulse worker` running?'
+        when exists (select from public.workers as w where w.seen_at > now_at - interval '1 minute') and not exists (
+            select from public.workers as w
+            where w.seen_at > now_at - interval '1 minute' and w.types -> s.queue ? s.type
+        ) then format('no running worker has a handler %s of the queue %s', s.type, s.queue)
         when job.status = 'failed' then format('its last job %s failed', job.id)
         when job.status = 'pending' and job.attempt = 0 and job.run_at < now_at - interval '5 minutes'
             then format(
