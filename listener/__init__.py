@@ -6,6 +6,7 @@ from listener.jobs import Job, NewJob, Queue
 from listener.keyring import Keyring
 from listener.outcomes import Cancel, Snooze
 from listener.periodic import cron, every
+from listener.progress import Progress
 from listener.redaction import strike_out
 from listener.registry import Delivery, Payload, handler, webhook
 from listener.resources import Setting, Settings, resource
@@ -19,6 +20,7 @@ __all__ = [
     "Keyring",
     "NewJob",
     "Payload",
+    "Progress",
     "Queue",
     "Reject",
     "RetryAfter",

@@ -18,7 +18,7 @@ A handler that has returned has done its work: whatever is wrong with its result
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import cast
@@ -30,6 +30,7 @@ from listener.errors import PulseError, Reject, RetryAfter
 from listener.events import AttemptStopped, Emit, Swallowed
 from listener.jobs import Job, WokenBy
 from listener.outcomes import Cancel, Completed, Dead, ErrorText, Json, Outcome, Retry, Snooze
+from listener.progress import Progress, Report
 from listener.redaction import Redactor, is_plain, keep_at_hand, storable
 from listener.registry import Handler
 from listener.resources import Provided
@@ -60,6 +61,7 @@ class Attempt:
         woken_by: WokenBy,
         redactor: Redactor,
         emit: Emit,
+        tell: Callable[[Report], None] = lambda _: None,
     ) -> None:
         self.job = job
         self.woken_by = woken_by
@@ -69,6 +71,7 @@ class Attempt:
         self._resources = resources
         self._redactor = redactor
         self._emit = emit
+        self._progress = Progress(job.ref, tell, lambda note: redactor.text(note, {}))
         self._task: asyncio.Task[object] | None = None
         self._why: Stop | None = None
 
@@ -131,10 +134,9 @@ class Attempt:
         return self._interpret(answer)
 
     def _arguments(self) -> dict[str, object]:
-        return {
-            name: self.job if wanted is Job else self._resources[wanted]
-            for name, wanted in self._handler.wants.items()
-        }
+        own: Mapping[Provided, object] = {Job: self.job, Progress: self._progress}
+        given = {**self._resources, **own}
+        return {name: given[wanted] for name, wanted in self._handler.wants.items()}
 
     def _stopped(self, why: Stop) -> Outcome | None:
         match why:

@@ -147,6 +147,8 @@ class Tempo:
     """The first pause when the REST API does not answer; doubles up to ten times this."""
     presence: timedelta = timedelta(seconds=15)
     """How often a process says how it is; up to a fifth longer."""
+    progress: timedelta = timedelta(seconds=1)
+    """How often what handlers say of their progress is sent."""
     listening: Timings = Timings()
 
     @property

@@ -20,7 +20,8 @@ from listener.events import Emit, Finished
 from listener.jobs import AttemptRef
 from listener.journal import Journal
 from listener.outcomes import Completed, Dead, Ended, ErrorText, Outcome, Recorded, Retry
-from listener.store import Store
+from listener.reporter import Reporter
+from listener.store import Claim, ClaimRequest, Store
 
 _MOST_HALVINGS = 10  # of at most 1000 places
 # SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
@@ -58,7 +59,8 @@ class Trouble:
 class Outbox:
     """Holds what has ended until the database has answered it. For one loop: no two calls of it are under way."""
 
-    def __init__(self, store: Store, journal: Journal, emit: Emit) -> None:
+    def __init__(self, store: Store, journal: Journal, reporter: Reporter, emit: Emit) -> None:
+        self.reporter = reporter
         self._store = store
         self._journal = journal
         self._emit = emit
@@ -84,6 +86,13 @@ class Outbox:
 
     def add(self, ended: Ended) -> None:
         self._waiting.append(ended)
+
+    async def say(
+        self, ended: Sequence[Ended], request: ClaimRequest | None
+    ) -> tuple[list[Recorded], Claim | None]:
+        """Sends a portion, behind the last words that its attempts said of their progress, and claims as well."""
+        await self.reporter.last_words([one.ref for one in ended])
+        return await self._store.finish([(one.ref, one.outcome) for one in ended], request)
 
     def portion(self) -> list[Ended]:
         """What to send in the next call, oldest first."""

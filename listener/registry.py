@@ -27,6 +27,7 @@ from listener.errors import ConfigError, PulseError
 from listener.jobs import Job, NewJob
 from listener.paths import path_problems
 from listener.periodic import Declared, declared_on, schedule_problem
+from listener.progress import Progress
 from listener.resources import Provided, Resource, Setting, Settings, resources_in
 
 _HANDLER = "__pulse_handler__"
@@ -84,7 +85,7 @@ class Handler:
     run: Callable[..., Awaitable[object]]
     payload: PayloadModel
     wants: Mapping[str, Provided]
-    """Keyword-only parameters by name: resources, by type; `Job` is filled in for each attempt."""
+    """Keyword-only parameters by name: resources, by type; `Job` and `Progress` are filled in for each attempt."""
     timeout: timedelta
     backoff: Backoff | None
     """None: the table in the database."""
@@ -277,7 +278,7 @@ def _resolve(
     needed: dict[Provided, Resource] = {}
     for one in handlers:
         for name, wanted in one.wants.items():
-            if wanted is Job:
+            if wanted in (Job, Progress):
                 continue
             if wanted in offered:
                 needed[wanted] = offered[wanted]

@@ -37,6 +37,7 @@ from listener.outbox import Outbox
 from listener.presence import Presence, State
 from listener.redaction import Redactor
 from listener.registry import Registry
+from listener.reporter import Reporter
 from listener.resources import opened
 from listener.scheduler import Scheduler
 from listener.stillness import watched
@@ -139,7 +140,8 @@ class Service:
             journal, left = stack.enter_context(
                 open_journal(self._config.journal if bells else None, self.worker_id, self.metrics)
             )
-            outboxes = {queue: Outbox(store, journal, self.metrics) for queue in bells}
+            reporter = Reporter(store, self._tempo.progress, self.metrics)
+            outboxes = {queue: Outbox(store, journal, reporter, self.metrics) for queue in bells}
             for ended in left:  # any loop can record what a queue's own cannot, since nobody here serves it
                 outboxes.get(ended.ref.queue, next(iter(outboxes.values()))).add(ended)
             if left:
@@ -171,7 +173,7 @@ class Service:
             )
             if self._plan.schedules:
                 self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)
-            await self._work(store, self._subscription)
+            await self._work(store, self._subscription, reporter)
 
     def _leave_after(self, seconds: float) -> None:
         """Unless all is closed by then, the process leaves by force."""
@@ -182,7 +184,7 @@ class Service:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    async def _work(self, store: Store, subscription: Subscription) -> None:
+    async def _work(self, store: Store, subscription: Subscription, reporter: Reporter) -> None:
         async with asyncio.TaskGroup() as group:
             async with AsyncExitStack() as door:
                 await door.enter_async_context(self._door(store))
@@ -190,6 +192,7 @@ class Service:
                 leases = group.create_task(
                     keep_leases(self._workers, store, self._tempo, self.metrics), name="leases"
                 )
+                reports = group.create_task(reporter.run(), name="progress")
                 presence = self._presence(store, subscription)
                 told = group.create_task(presence.run(), name="presence") if self._workers else None
                 hints = [group.create_task(self._keep_keys(store), name="keys")]
@@ -211,6 +214,7 @@ class Service:
             await self._drain(group, loops)
             self._leave_after(_CLOSING_SECONDS)
             leases.cancel()
+            reports.cancel()
             if told is not None:
                 await asyncio.wait([told], timeout=_LAST_WORD_SECONDS)
                 told.cancel()

@@ -257,7 +257,7 @@ class Worker:
     ) -> tuple[list[Recorded], Claim | None]:
         if request is not None and not ended:
             return [], await self._store.claim(request)
-        return await self._store.finish([(one.ref, one.outcome) for one in ended], request)
+        return await self._outbox.say(ended, request)
 
     async def _record_singly(self, ended: Sequence[Ended]) -> None:
         """After the batch was refused: each outcome alone."""
@@ -344,6 +344,7 @@ class Worker:
             woken_by=woken_by,
             redactor=self._redactor,
             emit=self._emit,
+            tell=self._outbox.reporter.tell,
         )
         if self._draining:  # the claim was under way when the drain began
             self._has_ended(attempt, Snooze(timedelta(), "claimed by a worker that was stopping"))

@@ -29,6 +29,7 @@ create table public.jobs (
     worker_id text,                                             -- who claimed it last
     lane text,                                                  -- where it waits while a limit holds it back
     cancel_requested boolean not null default false,            -- asked of a running job
+    progress jsonb,                                             -- how far an attempt says it is
     result jsonb,
     last_error text,
     last_outcome text,                                          -- the kind of the last ended attempt
@@ -199,13 +200,20 @@ begin
     ) then
         perform public.announce_table(queue_table);
     end if;
+    if exists (
+        select from pg_catalog.pg_trigger as t
+        where t.tgrelid = 'public.jobs'::regclass and t.tgname = 'check_payloads'
+    ) then
+        perform public.check_table(queue_table);
+    end if;
 end
 $$;
 
 
 -- Gives a table of jobs its row level security, its policy and its grants.
 -- Callers: create_queue for a partition, 090_access.sql for the parent.
--- Guarantees: a user reads the harmless columns of their own jobs, and no others.
+-- Guarantees: a user reads the harmless columns of their own jobs, and no others. progress and result are written for
+-- the user to read (docs/watching.md): no handler puts anything else into them.
 create function public.guard_queue_table(name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -219,7 +227,7 @@ begin
     perform public.open_to_producers(name);
     execute format(
         'grant select (id, queue, status, type, user_id, priority, run_at, attempt, cancel_requested, '
-        'created_at, updated_at, finished_at) on public.%I to authenticated', name
+        'progress, result, created_at, updated_at, finished_at) on public.%I to authenticated', name
     );
 end
 $$;

@@ -107,6 +107,78 @@ end
 $$;
 
 
+-- Writes down how far attempts are: reports = [{"queue", "id", "attempt", "progress"}, …], a progress of theirs an
+-- object of at most 2,000 letters, for the user to read. Answers {"again": [[id, attempt], …]}.
+-- Callers: each worker process, all that its handlers have said in one call, at most once per second.
+-- again = those whose row somebody else had locked: never waits, as heartbeat. Of an attempt that has lost its job
+-- nothing is written. In the row stands which attempt said it, so that nobody takes it for that of a later one.
+create function public.report_progress(reports jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_indexscan = off
+set enable_bitmapscan = on
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    answer jsonb;
+begin
+    if jsonb_path_exists(report_progress.reports, '$[*] ? (@.progress.type() != "object")')
+        or exists (
+            select from jsonb_array_elements(report_progress.reports) as r (words)
+            where r.words -> 'progress' is null or octet_length(r.words ->> 'progress') > 8000
+        ) then
+        raise exception using
+            errcode = 'invalid_parameter_value', message = 'progress must be a JSON object of at most 2000 letters';
+    end if;
+
+    with word as materialized (
+        select distinct on (r.id, r.attempt) r.id, r.attempt, r.progress
+        from jsonb_to_recordset(report_progress.reports) as r (id bigint, attempt integer, progress jsonb)
+        order by r.id, r.attempt
+    ),
+
+    held as materialized (
+        select j.id, w.attempt, w.progress
+        from word as w
+        cross join lateral (
+            select locked.id
+            from public.jobs as locked
+            where
+                locked.id = w.id
+                and locked.attempt = w.attempt
+                and locked.lease_expires_at is not null
+            for no key update skip locked
+        ) as j
+    ),
+
+    written as (
+        update public.jobs as j
+        set progress = h.progress || jsonb_build_object('attempt', h.attempt), updated_at = now_at
+        from held as h
+        where j.id = h.id
+        returning j.id, j.attempt
+    )
+
+    select jsonb_build_object('again', coalesce(jsonb_agg(jsonb_build_array(w.id, w.attempt)), '[]')) into answer
+    from word as w
+    cross join lateral (
+        select live.id
+        from public.jobs as live
+        where live.id = w.id and live.attempt = w.attempt and live.lease_expires_at is not null
+    ) as j
+    where not exists (select from written as d where d.id = w.id and d.attempt = w.attempt);
+    return answer;
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
 -- Renews the leases of `attempts` = [[id, attempt], …] of which half is gone, and answers nothing.
 -- Callers: claim. A worker that was frozen, or cut off for longer than a lease, so keeps what nobody has
 -- taken from it yet. Never waits: a locked row is being renewed, or ended, by somebody else.

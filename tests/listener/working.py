@@ -20,8 +20,10 @@ from listener.events import Event, Finished
 from listener.jobs import Enqueued, Job, NewJob, WokenBy
 from listener.journal import Journal
 from listener.outbox import Outbox
+from listener.progress import Progress
 from listener.redaction import Redactor
 from listener.registry import DEFAULT_TIMEOUT, Handler, Registry
+from listener.reporter import Reporter
 from listener.store import Store, connected
 from listener.wakeups import Bell
 from listener.worker import Worker
@@ -66,8 +68,9 @@ def runs(
     timeout: timedelta = DEFAULT_TIMEOUT,
     backoff: Backoff | None = None,
 ) -> Handler:
-    """The handler of the type that is called like the function; it may ask for its `job`."""
-    wants: dict[str, type[object]] = {"job": Job} if "job" in inspect.signature(function).parameters else {}
+    """The handler of the type that is called like the function; it may ask for its `job` and its `progress`."""
+    own: dict[str, type[object]] = {"job": Job, "progress": Progress}
+    wants = {name: own[name] for name in inspect.signature(function).parameters if name in own}
     return Handler(queue, name or function.__name__, function, payload, wants, timeout, backoff)
 
 
@@ -157,12 +160,13 @@ async def working(
     """Runs a worker, then drains it: what it still runs is stopped, and all that it held must be recorded."""
     told, bell = Told(), Bell()
     async with connected(url or gateway.url, LOCAL.service_role, worker_id) as store:
+        reporter = Reporter(store, tempo.progress, told)
         worker = Worker(
             queue,
             registry_of(*handlers),
             {},
             store=store,
-            outbox=Outbox(store, journal or Journal(None, worker_id, told), told),
+            outbox=Outbox(store, journal or Journal(None, worker_id, told), reporter, told),
             bell=bell,
             places=places,
             tempo=tempo,
@@ -171,6 +175,7 @@ async def working(
         )
         shop = Shop(worker, store, bell, told)
         shop.task = asyncio.create_task(worker.run())
+        reporting = asyncio.create_task(reporter.run())
         try:
             yield shop
             worker.drain()
@@ -178,7 +183,8 @@ async def working(
             await shop.drained()
         finally:
             shop.task.cancel()
-            await asyncio.wait({shop.task})
+            reporting.cancel()
+            await asyncio.wait({shop.task, reporting})
 
 
 async def row(owner: Connection, id_: int) -> asyncpg.Record:

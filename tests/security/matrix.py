@@ -46,6 +46,8 @@ TABLES: Final = {
     "job_limits":        ("----", "----", "----", "A---", "----"),
     "lanes":             ("----", "----", "----", "A---", "----"),
     "schedules":         ("----", "----", "----", "AYYY", "----"),
+    "job_schemas":       ("----", "----", "----", "A---", "----"),
+    "schema_modes":      ("----", "----", "----", "A---", "----"),
     "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
     "billing_customers": ("----", "----", "----", "A---", "----"),
     "subscriptions":     ("----", "O---", "0---", "A---", "----"),
@@ -80,7 +82,8 @@ _OF_PRODUCERS = frozenset(
     {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key"}
 )
 _HARMLESS = frozenset(
-    "id queue status type user_id priority run_at attempt cancel_requested created_at updated_at finished_at".split()
+    "id queue status type user_id priority run_at attempt cancel_requested progress result created_at updated_at"
+    " finished_at".split()
 )
 _OF_AN_ACCOUNT = frozenset(
     "id user_id broker label environment status status_reason synced_at created_at".split()
@@ -196,6 +199,7 @@ FUNCTIONS: Final = {
     "claim":                    "-    -    -     Y       Y",
     "heartbeat":                "-    -    -     Y       Y",
     "finish":                   "-    -    -     Y       Y",
+    "report_progress":          "-    -    -     Y       Y",
     "canary":                   "-    -    -     Y       Y",
     "prune":                    "-    -    -     Y       Y",
     "tell_worker":              "-    -    -     Y       Y",
@@ -220,6 +224,17 @@ FUNCTIONS: Final = {
     "record_outcomes":          "-    -    -     -       -",
     "status_after":             "-    -    -     -       -",
     "retry_delay":              "-    -    -     -       -",
+    "publish_schemas":          "-    -    -     Y       -",
+    "retire_schemas":           "-    -    -     Y       -",
+    "schema_mode":              "-    -    -     Y       -",
+    "schema_mode_of":           "-    -    -     -       -",
+    "payload_problem":          "-    -    -     -       -",
+    "leaf_problem":             "-    -    -     -       -",
+    "bound_problem":            "-    -    -     -       -",
+    "payload_kind":             "-    -    -     -       -",
+    "is_part_of_more":          "-    -    -     -       -",
+    "check_table":              "-    -    -     -       -",
+    "check_payloads":           ".    .    .     .       .",
     "call_moment":              "-    -    -     -       -",
     "calls_free_at":            "-    -    -     -       -",
     "take_calls":               "-    -    -     -       -",

@@ -29,6 +29,7 @@ ACCOUNTS = "nobody but the owner may count calls, or read Vault for an account"
 ORDERS = "nobody but the owner may write orders"
 TRUTH = "nobody but the owner may write what a broker said"
 SLOTS = "nobody but the owner may say which slots are settled, or insert a job with their keys"
+JUDGES = "nobody but the owner may say what is refused"
 SENDS = "who inserts a job need not be allowed to broadcast"
 DEFINER = {
     "enqueue": CHANGES_JOBS,
@@ -38,6 +39,11 @@ DEFINER = {
     "cancel": CHANGES_JOBS,
     "replay": CHANGES_JOBS,
     "prune": CHANGES_JOBS,
+    "report_progress": CHANGES_JOBS,
+    "publish_schemas": JUDGES,
+    "retire_schemas": JUDGES,
+    "schema_mode": JUDGES,
+    "check_payloads": "who inserts a job need not be allowed to read the schemas",
     "canary": "the rows are nobody's to write",
     "tell_worker": "the rows are nobody's to write",
     "take_door_call": "nobody but the owner may count calls",
@@ -65,6 +71,8 @@ IN_FULL = {
     "add_months": "is inlined, which a setting would forbid",
     "grace_period": "is inlined, which a setting would forbid",
     "renewal_stage": "is inlined, which a setting would forbid",
+    "payload_kind": "is inlined, which a setting would forbid",
+    "is_part_of_more": "is inlined, which a setting would forbid",
 }
 """Without a search_path: their names were looked up for good when they were made."""
 NAMES_A_TABLE = "a table's name is no parameter of a statement"
@@ -76,6 +84,7 @@ DYNAMIC = {
     "open_to_workers": NAMES_A_TABLE,
     "announce_by_broadcast": NAMES_A_TABLE,
     "announce_table": NAMES_A_TABLE,
+    "check_table": NAMES_A_TABLE,
 }
 """Make statements out of text, and why. Only the owner may call them."""
 RIGHT_OR_TRIGGER = r"grant execute|revoke execute|'execute'|execute function"
@@ -175,6 +184,7 @@ async def test_a_hostile_name_is_a_name(owner: Connection, name: str) -> None:
         "open_to_producers",
         "open_to_workers",
         "announce_table",
+        "check_table",
     ):
         assert function in DYNAMIC
         await owner.execute(f"select {function}($1)", name)
@@ -186,7 +196,7 @@ async def test_a_hostile_name_is_a_name(owner: Connection, name: str) -> None:
         name,
     )
     assert made is not None
-    assert tuple(made) == (True, ["announce_insert"], 2, 1)
+    assert tuple(made) == (True, ["announce_insert", "check_payloads"], 2, 1)
 
 
 @pytest.mark.usefixtures("victims")

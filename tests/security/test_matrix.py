@@ -38,6 +38,9 @@ SEEDS = f"""
     insert into stale_outcomes (queue, job_id, attempt, kind, outcome)
     values ('payment', 1, 1, 'dead', '{{}}'), ('payment', 2, 1, 'dead', '{{}}');
     insert into realtime_canary (token) values ('a'), ('b');
+    insert into job_schemas (queue, type, version, schema, mode)
+    values ('payment', 'seed', 'a', '{{}}', 'accept'), ('payment', 'seed', 'b', '{{}}', 'accept');
+    insert into schema_modes (queue, type, mode) values ('payment', 'seed', 'accept'), ('broker', 'seed', 'accept');
     insert into call_limits (key, forget_at) values ('a', now()), ('b', now());
     select tell_worker(jsonb_build_object('worker_id', w, 'host', w, 'version', '1', 'queues', '[]'::jsonb,
         'types', '{{}}'::jsonb, 'places', 1, 'running', 0, 'problems', '[]'::jsonb, 'up_seconds', 0))

@@ -26,6 +26,7 @@ SYSTEM: dict[str, object] = {
     "worker_id": "mine",
     "lane": "mine",
     "cancel_requested": True,
+    "progress": {"done": 1},
     "result": {"paid": True},
     "last_error": "none",
     "last_outcome": "completed",

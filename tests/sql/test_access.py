@@ -19,6 +19,8 @@ TABLES = [
     "failed_jobs",
     "stale_outcomes",
     "realtime_canary",
+    "job_schemas",
+    "schema_modes",
 ]
 CALLABLE = {
     "clock_now",
@@ -33,6 +35,10 @@ CALLABLE = {
     "tell_worker",
     "why",
     "doctor_facts",
+    "report_progress",
+    "publish_schemas",
+    "retire_schemas",
+    "schema_mode",
 }
 INTERNAL = {
     "publish_table",
@@ -54,6 +60,14 @@ INTERNAL = {
     "record_outcomes",
     "status_after",
     "retry_delay",
+    "payload_problem",
+    "leaf_problem",
+    "bound_problem",
+    "payload_kind",
+    "schema_mode_of",
+    "check_payloads",
+    "is_part_of_more",
+    "check_table",
 }
 PRODUCER_COLUMNS = {
     "type",
@@ -74,6 +88,8 @@ USER_COLUMNS = {
     "run_at",
     "attempt",
     "cancel_requested",
+    "progress",
+    "result",
     "created_at",
     "updated_at",
     "finished_at",

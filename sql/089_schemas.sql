@@ -1,0 +1,290 @@
+-- From a handler's payload to what an INSERT may say: wrong data is refused where it is made, in a sentence.
+--
+-- `pulse migrate` publishes a JSON Schema for each type (listener/schemas.py). A row is taken when any live
+-- schema of its type lets it through, so a rolling deploy is safe both ways: an older one counts for a day after a
+-- newer one was published. Types without a schema are not checked, nor are those whose mode is 'accept': there, as
+-- everywhere before, a worker makes a dead letter of what does not fit.
+--
+-- Never stricter than the worker. The worker's own judge (pydantic) also takes numbers, moments and words for true and
+-- false as text, and so does payload_problem. What only Python can judge, the schema does not say.
+
+create table public.job_schemas (
+    queue text not null,
+    type text not null,
+    version text not null,                                      -- of the schema: the beginning of its digest
+    schema jsonb not null,
+    mode text not null,                                         -- as schema_modes has it for this type
+    published_at timestamptz not null default public.clock_now(),   -- the last time
+    retires_at timestamptz,                                     -- counts until then; null: it is the newest
+    primary key (queue, type, version),
+    constraint "schema must be a JSON object" check (jsonb_typeof(schema) = 'object'),
+    constraint "mode is refuse or accept" check (mode in ('refuse', 'accept'))
+);
+
+-- What was switched; the most specific row counts, and without one a wrong payload is refused.
+create table public.schema_modes (
+    queue text not null,                                        -- or '*' for all
+    type text not null,                                         -- or '*' for all of the queue
+    mode text not null,
+    set_at timestamptz not null default public.clock_now(),
+    primary key (queue, type),
+    constraint "mode is refuse or accept" check (mode in ('refuse', 'accept'))
+);
+
+
+-- Says whether wrong payloads of a type are refused or accepted.
+-- Callers: publish_schemas, schema_mode.
+create function public.schema_mode_of(queue text, type text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select coalesce(
+    (
+        select m.mode
+        from public.schema_modes as m
+        where m.queue in (schema_mode_of.queue, '*') and m.type in (schema_mode_of.type, '*')
+        order by m.type = '*', m.queue = '*'
+        limit 1
+    ),
+    'refuse'
+)
+$$;
+
+
+-- Publishes schemas = [{"queue", "type", "schema"}, …] and answers {"published": n, "new": n, "retiring": n}.
+-- Callers: `pulse migrate` after the files, `pulse schemas publish`. May be repeated.
+-- Guarantees: each becomes the newest of its type, and others of that type count for grace_seconds more, a day unless
+-- said otherwise. Types that are not named stay as they are: another program may have published them.
+create function public.publish_schemas(schemas jsonb, grace_seconds double precision default 86400) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    answer jsonb;
+begin
+    if jsonb_typeof(publish_schemas.schemas) is distinct from 'array'
+        or jsonb_path_exists(
+            publish_schemas.schemas,
+            '$[*] ? (@.type() != "object" || !exists(@.queue) || !exists(@.type) || !exists(@.schema))'
+        ) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'schemas must be a JSON array of objects with queue, type and schema';
+    end if;
+    if (publish_schemas.grace_seconds between 0 and 31536000) is not true then
+        raise exception using
+            errcode = 'invalid_parameter_value', message = 'grace_seconds must be from 0 to 31536000, a year';
+    end if;
+    lock table public.job_schemas in share row exclusive mode;
+
+    with word as materialized (
+        select distinct on (w.queue, w.type)
+            w.queue, w.type, w.schema,
+            left(encode(sha256(convert_to(w.schema::text, 'UTF8')), 'hex'), 16) as version
+        from jsonb_to_recordset(publish_schemas.schemas) as w (queue text, type text, schema jsonb)
+    ),
+
+    published as (
+        insert into public.job_schemas as s (queue, type, version, schema, mode, published_at)
+        select w.queue, w.type, w.version, w.schema, public.schema_mode_of(w.queue, w.type), now_at
+        from word as w
+        on conflict (queue, type, version) do update set published_at = now_at, retires_at = null
+        returning s.queue, s.type, s.xmax = 0 as is_new
+    ),
+
+    retiring as (
+        update public.job_schemas as s
+        set retires_at = now_at + make_interval(secs => publish_schemas.grace_seconds)
+        from word as w
+        where s.queue = w.queue and s.type = w.type and s.version <> w.version and s.retires_at is null
+        returning s.version
+    ),
+
+    forgotten as (
+        delete from public.job_schemas as s
+        where s.retires_at < now_at - interval '30 days'
+    )
+
+    select jsonb_build_object(
+        'published', (select count(*) from published),
+        'new', (select count(*) from published as p where p.is_new),
+        'retiring', (select count(*) from retiring)
+    ) into answer;
+    return answer;
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- Takes schemas of a type out of force at once, all or one version, and answers {"retired": n}.
+-- Callers: operators, `pulse schemas retire`.
+create function public.retire_schemas(queue text, type text, version text default null) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    retired integer;
+begin
+    update public.job_schemas as s
+    set retires_at = public.clock_now()
+    where
+        s.queue = retire_schemas.queue
+        and s.type = retire_schemas.type
+        and s.version = coalesce(retire_schemas.version, s.version)
+        and coalesce(s.retires_at > public.clock_now(), true);
+    get diagnostics retired = row_count;
+    return jsonb_build_object('retired', retired);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- Switches what becomes of wrong payloads: 'refuse' them at the INSERT, 'accept' them for a worker to make a dead
+-- letter of, or null for what holds without this switch. Of all, of a queue, or of a type of a queue.
+-- Callers: operators, `pulse schemas mode`. Answers {"mode", "types"}: how many published types are now in that mode.
+create function public.schema_mode(mode text, queue text default null, type text default null) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if schema_mode.type is not null and schema_mode.queue is null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'a type is named together with its queue';
+    end if;
+    lock table public.job_schemas in share row exclusive mode;
+    delete from public.schema_modes as m
+    where m.queue = coalesce(schema_mode.queue, '*') and m.type = coalesce(schema_mode.type, '*');
+    if schema_mode.mode is not null then
+        insert into public.schema_modes (queue, type, mode)
+        values (coalesce(schema_mode.queue, '*'), coalesce(schema_mode.type, '*'), schema_mode.mode);
+    end if;
+    update public.job_schemas as s
+    set mode = public.schema_mode_of(s.queue, s.type)
+    where s.mode <> public.schema_mode_of(s.queue, s.type);
+    return jsonb_build_object(
+        'mode', schema_mode.mode,
+        'types', (
+            select count(distinct (s.queue, s.type))
+            from public.job_schemas as s
+            where
+                s.queue = coalesce(schema_mode.queue, s.queue)
+                and s.type = coalesce(schema_mode.type, s.type)
+                and s.mode = coalesce(schema_mode.mode, s.mode)
+                and s.retires_at is null
+        )
+    );
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
+
+
+-- Refuses an INSERT whose payload no live schema of its type lets through, in a sentence that names the field.
+-- Callers: triggers of jobs and of every queue's own table, since only the named table's triggers fire.
+-- Guarantees: an error in judging refuses nothing. What a function of the database inserts as a part of something
+-- larger (a notice with a payment) is taken: the fact must not be lost with it, and a worker makes a dead letter of it.
+create function public.check_payloads() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    wrong record;
+    stack text;
+begin
+    begin
+        select i.queue, i.type, judged.problem into wrong
+        from inserted as i
+        cross join lateral (
+            select
+                array_agg(public.payload_problem(s.schema, i.data) order by s.published_at desc) as problems
+            from public.job_schemas as s
+            where
+                s.queue = i.queue
+                and s.type = i.type
+                and s.mode = 'refuse'
+                and coalesce(s.retires_at > now_at, true)
+        ) as said
+        cross join lateral (
+            select case when array_position(said.problems, null) is null then said.problems[1] end as problem
+        ) as judged
+        where judged.problem is not null
+        limit 1;
+    exception when others then
+        raise warning 'the jobs are inserted, but their payloads were not judged: %', sqlstate;
+        return null;
+    end;
+
+    if wrong.problem is not null then
+        get diagnostics stack = pg_context;
+        if public.is_part_of_more(stack) then
+            raise warning '% job %: %', wrong.queue, wrong.type, wrong.problem;
+            return null;
+        end if;
+        raise exception using
+            errcode = 'check_violation',
+            message = format('%s job %s: %s', wrong.queue, wrong.type, wrong.problem);
+    end if;
+    return null;
+end
+$$;
+
+
+-- Says whether a trigger was fired by a statement of a function other than enqueue.
+-- Callers: check_payloads, with its own stack: a line per function, its own first. Those of SQL statements quote their
+-- text, of our own functions.
+create function public.is_part_of_more(stack text) returns boolean
+language sql immutable parallel safe
+return (
+    select count(*) > 1
+    from regexp_matches(stack, '^(?:PL/pgSQL function|SQL function) (.*)$', 'gn') as line (words)
+    where line.words[1] !~ '^(public\.)?enqueue\(jsonb\) |^inline_code_block '
+);
+
+
+-- Makes one table's inserts be judged.
+-- Callers: create_queue, and this file for the tables that are there already.
+create function public.check_table(name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format(
+        'create trigger check_payloads after insert on public.%I referencing new table as inserted '
+        'for each statement execute function public.check_payloads()', name
+    );
+end
+$$;
+
+select public.check_table(c.relname)
+from pg_catalog.pg_partition_tree('public.jobs') as p
+inner join pg_catalog.pg_class as c on c.oid = p.relid
+where c.relname <> 'jobs_unknown_queue';
+
+
+-- Who may do what: the server publishes and switches, and reads; nobody else has a use for it.
+alter table public.job_schemas enable row level security;
+alter table public.schema_modes enable row level security;
+revoke all on public.job_schemas, public.schema_modes from public, anon, authenticated, service_role, pulse_worker;
+grant select on public.job_schemas, public.schema_modes to service_role;
+
+revoke all on function
+public.schema_mode_of(text, text),
+public.publish_schemas(jsonb, double precision),
+public.retire_schemas(text, text, text),
+public.schema_mode(text, text, text),
+public.check_payloads(),
+public.is_part_of_more(text),
+public.check_table(text)
+from public, anon, authenticated, service_role, pulse_worker;
+
+grant execute on function
+public.publish_schemas(jsonb, double precision),
+public.retire_schemas(text, text, text),
+public.schema_mode(text, text, text)
+to service_role;
