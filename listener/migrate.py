@@ -5,12 +5,13 @@ take turns as they like. An advisory lock makes two releases at once wait for ea
 know (no Supabase roles, tables of ours without a history, a history that tells of other files) is refused, untouched.
 """
 
+import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import asyncpg
 
@@ -81,6 +82,17 @@ async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migrati
         if missing:
             await connection.execute("notify pgrst, 'reload schema'")
         return missing
+
+
+async def publish(database_url: str, schemas: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
+    """Publishes the schemas of payloads, behind the files; answers how many there are, are new, and retire."""
+    async with _locked(database_url) as connection:
+        try:
+            said: str = await connection.fetchval("select public.publish_schemas($1)", json.dumps(schemas))
+        except asyncpg.PostgresError as error:
+            why = str(error.args[0] if error.args else type(error).__name__)
+            raise ConfigError([f"The schemas of payloads could not be published: {why}"]) from error
+        return cast("dict[str, int]", json.loads(said))
 
 
 def _bare(text: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import cast
 
 from listener.errors import StoreError, StoreRefused, StoreUnavailable
 from listener.events import Available, Emit, Unavailable
@@ -72,7 +73,8 @@ class Reporter:
                 return False
             self._on_its_way = {report.ref for report in reports}
             try:
-                locked = await self._store.report_progress(reports)
+                said = [{**one.ref._asdict(), "progress": one.progress} for one in reports]
+                answer = await self._store.ask("report_progress", {"reports": said})
             except StoreRefused as error:
                 self._not_answered(error)
                 return False
@@ -83,7 +85,8 @@ class Reporter:
             finally:
                 self._on_its_way = set()
             self._answered()
-            self._keep(report for report in reports if (report.ref.id, report.ref.attempt) in locked)
+            locked = cast("dict[str, list[list[int]]]", answer)["again"]
+            self._keep(one for one in reports if [one.ref.id, one.ref.attempt] in locked)
             return any(ref in self._unsent for ref in refs)
 
     def _keep(self, reports: Iterable[Report]) -> None:

@@ -78,8 +78,9 @@ class _Walk:
         return {"anyOf": [*choices, {"type": "null"}]}
 
     def union(self, node: Node, config: Node) -> Schema:
-        given = node["choices"].values() if node["type"] == "tagged-union" else node["choices"]
-        choices = [self.of(one[0] if isinstance(one, tuple) else one, config) for one in given]
+        given: Iterable[Any] = node["choices"].values() if node["type"] == "tagged-union" else node["choices"]
+        nodes: list[Node] = [one[0] if isinstance(one, tuple) else one for one in given]
+        choices = [self.of(one, config) for one in nodes]
         return {"anyOf": choices} if all(choices) else {}
 
     def json_or_python(self, node: Node, config: Node) -> Schema:
@@ -220,8 +221,8 @@ def _exact(number: object) -> float | None:
 
 def _has_default(field: Node) -> bool:
     """Whether a field may be missing, wherever around its kind the default stands."""
-    node: Any = field
-    while isinstance(node, Mapping):
+    node: Node | None = field
+    while node is not None:
         if node["type"] == "default":
             return True
         node = node.get("schema")

@@ -120,16 +120,6 @@ class Store:
         }
         return await self._call("heartbeat", arguments, read)
 
-    async def report_progress(self, reports: Sequence[Report]) -> set[tuple[int, int]]:
-        """Writes down how far attempts say they are. Answers (id, attempt) of those whose row was locked."""
-
-        def read(answer: object) -> set[tuple[int, int]]:
-            words = cast("dict[str, list[tuple[int, int]]]", answer)
-            return {(id_, attempt) for id_, attempt in words["again"]}
-
-        said = [{**one.ref._asdict(), "progress": one.progress} for one in reports]
-        return await self._call("report_progress", {"reports": said}, read)
-
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Inserts jobs, all or none; StoreRefused carries the database's sentence about what does not fit."""
 

@@ -184,6 +184,20 @@ end
 $$;
 
 
+-- Answers what is published: [{"queue", "type", "version", "mode", "published_at", "retires_at"}, …], all of them with
+-- the schema where one type is asked for.
+-- Callers: `pulse schemas`.
+create function public.list_schemas(queue text default null, type text default null) returns json
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select coalesce(json_agg(to_jsonb(s) - case when list_schemas.type is null then 'schema' else '' end
+    order by s.queue, s.type, s.published_at desc), '[]')
+from public.job_schemas as s
+where s.queue = coalesce(list_schemas.queue, s.queue) and s.type = coalesce(list_schemas.type, s.type)
+$$;
+
+
 -- Refuses an INSERT whose payload no live schema of its type lets through, in a sentence that names the field.
 -- Callers: triggers of jobs and of every queue's own table, since only the named table's triggers fire.
 -- Guarantees: an error in judging refuses nothing. What a function of the database inserts as a part of something
@@ -240,10 +254,9 @@ $$;
 -- text, of our own functions.
 create function public.is_part_of_more(stack text) returns boolean
 language sql immutable parallel safe
-return (
-    select count(*) > 1
-    from regexp_matches(stack, '^(?:PL/pgSQL function|SQL function) (.*)$', 'gn') as line (words)
-    where line.words[1] !~ '^(public\.)?enqueue\(jsonb\) |^inline_code_block '
+return 1 < (
+    regexp_count(stack, '^(PL/pgSQL|SQL) function ', 1, 'n')
+    - regexp_count(stack, '^PL/pgSQL function ((public\.)?enqueue\(jsonb\)|inline_code_block) ', 1, 'n')
 );
 
 
@@ -263,7 +276,7 @@ $$;
 
 select public.check_table(c.relname)
 from pg_catalog.pg_partition_tree('public.jobs') as p
-inner join pg_catalog.pg_class as c on c.oid = p.relid
+inner join pg_catalog.pg_class as c on p.relid = c.oid
 where c.relname <> 'jobs_unknown_queue';
 
 
@@ -278,6 +291,7 @@ public.schema_mode_of(text, text),
 public.publish_schemas(jsonb, double precision),
 public.retire_schemas(text, text, text),
 public.schema_mode(text, text, text),
+public.list_schemas(text, text),
 public.check_payloads(),
 public.is_part_of_more(text),
 public.check_table(text)
@@ -286,5 +300,6 @@ from public, anon, authenticated, service_role, pulse_worker;
 grant execute on function
 public.publish_schemas(jsonb, double precision),
 public.retire_schemas(text, text, text),
-public.schema_mode(text, text, text)
+public.schema_mode(text, text, text),
+public.list_schemas(text, text)
 to service_role;

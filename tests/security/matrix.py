@@ -227,6 +227,7 @@ FUNCTIONS: Final = {
     "publish_schemas":          "-    -    -     Y       -",
     "retire_schemas":           "-    -    -     Y       -",
     "schema_mode":              "-    -    -     Y       -",
+    "list_schemas":             "-    -    -     Y       -",
     "schema_mode_of":           "-    -    -     -       -",
     "payload_problem":          "-    -    -     -       -",
     "leaf_problem":             "-    -    -     -       -",

@@ -62,7 +62,11 @@ def test_what_a_worker_would_run_is_never_refused(whose: str, database: str) -> 
 def _compare(runner: asyncio.Runner, owner: Connection, name: str) -> None:
     model = models()[name]
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(st.lists(nearly_good(name), min_size=20, max_size=20))
     def compare(payloads: list[Any]) -> None:
         texts = [json_text(data) for data in payloads]

@@ -182,12 +182,13 @@ async def test_a_fact_is_not_lost_with_a_notice_that_does_not_fit(server: Calls,
 
 
 async def test_a_schema_that_nobody_can_read_refuses_nothing(server: Calls, owner: Connection) -> None:
-    for schema in (
+    unreadable: tuple[dict[str, Any], ...] = (
         {"type": "object", "properties": {"n": {"type": "string", "pattern": "("}}},
         {"type": "object", "properties": {"n": {"type": "string", "minLength": "many"}}},
         {"$ref": "#/$defs/nowhere"},
         {"type": "strange", "properties": [], "anyOf": 1},
-    ):
+    )
+    for schema in unreadable:
         await publish(server, schema, grace_seconds=0)
         await server.insert(data=WRONG)
 
