@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from listener.answers import Claim
 from listener.errors import StoreError, StoreRefused
 from listener.events import Emit, Finished
 from listener.jobs import AttemptRef
 from listener.journal import Journal
 from listener.outcomes import Completed, Dead, Ended, ErrorText, Outcome, Recorded, Retry
 from listener.reporter import Reporter
-from listener.store import Claim, ClaimRequest, Store
+from listener.store import ClaimRequest, Store
 
 _MOST_HALVINGS = 10  # of at most 1000 places
 # SQLSTATEs of data and constraint errors; everything else that is refused is a matter of keys, paths and proxies.
@@ -91,6 +92,8 @@ class Outbox:
         self, ended: Sequence[Ended], request: ClaimRequest | None
     ) -> tuple[list[Recorded], Claim | None]:
         """Sends a portion, behind the last words that its attempts said of their progress, and claims as well."""
+        if request is not None and not ended:
+            return [], await self._store.claim(request)
         await self.reporter.last_words([one.ref for one in ended])
         return await self._store.finish([(one.ref, one.outcome) for one in ended], request)
 

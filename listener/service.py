@@ -151,7 +151,6 @@ class Service:
                     queue,
                     self._registry,
                     resources,
-                    store=store,
                     outbox=outboxes[queue],
                     bell=bell,
                     places=self._plan.places,

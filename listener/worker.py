@@ -41,11 +41,11 @@ from listener.events import (
 )
 from listener.jobs import AttemptRef, Job, WokenBy
 from listener.outbox import Outbox, Trouble, is_about_content
-from listener.outcomes import Ended, Outcome, Recorded, Snooze
+from listener.outcomes import Ended, Outcome, Snooze
 from listener.redaction import Redactor
 from listener.registry import Registry
 from listener.resources import Provided
-from listener.store import ClaimRequest, Store
+from listener.store import ClaimRequest
 from listener.wakeups import Bell
 
 # While more work waits, a call goes out for a quarter of the places, or after this pause with what has ended by then.
@@ -70,7 +70,6 @@ class Worker:
         registry: Registry,
         resources: Mapping[Provided, object],
         *,
-        store: Store,
         outbox: Outbox,
         bell: Bell,
         places: int,
@@ -84,7 +83,6 @@ class Worker:
         self._registry = registry
         self._types = registry.types(queue)
         self._resources = resources
-        self._store = store
         self._bell = bell
         self._places = places
         self._tempo = tempo
@@ -193,7 +191,7 @@ class Worker:
         if not ended and request is None:
             return []
         try:
-            recorded, claim = await self._call(ended, request)
+            recorded, claim = await self._outbox.say(ended, request)
         except StoreRefused as error:
             if ended and is_about_content(error):
                 await self._record_singly(ended)
@@ -251,13 +249,6 @@ class Worker:
             sweep=sweep,
             holding=self.held if self._unsure or sweep else None,
         )
-
-    async def _call(
-        self, ended: Sequence[Ended], request: ClaimRequest | None
-    ) -> tuple[list[Recorded], Claim | None]:
-        if request is not None and not ended:
-            return [], await self._store.claim(request)
-        return await self._outbox.say(ended, request)
 
     async def _record_singly(self, ended: Sequence[Ended]) -> None:
         """After the batch was refused: each outcome alone."""

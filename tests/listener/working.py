@@ -165,7 +165,6 @@ async def working(
             queue,
             registry_of(*handlers),
             {},
-            store=store,
             outbox=Outbox(store, journal or Journal(None, worker_id, told), reporter, told),
             bell=bell,
             places=places,
