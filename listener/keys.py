@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 WHERE_KEYS = (
@@ -16,6 +17,40 @@ WORKER_ROLE = "pulse_worker"
 _JWT = re.compile(r"[A-Za-z0-9._=-]+")
 _SECRET_KEY = re.compile(r"sb_secret_[A-Za-z0-9_-]{8,}")
 _PUBLISHABLE_KEY = re.compile(r"sb_publishable_[A-Za-z0-9_-]{8,}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What a key says of itself. The server alone knows whether it is good."""
+
+    kind: str
+    role: str | None = None
+    made_at: datetime | None = None
+    ends_at: datetime | None = None
+
+
+def facts_of(key: str) -> KeyFacts:
+    """The kind of a key, and what its claims say, unverified."""
+    if _SECRET_KEY.fullmatch(key):
+        return KeyFacts("secret key", "service_role")
+    if _PUBLISHABLE_KEY.fullmatch(key):
+        return KeyFacts("publishable key", "anon")
+    claims = _claims(key)
+    if claims is None:
+        return KeyFacts("no key")
+    role = claims.get("role")
+    return KeyFacts(
+        "JWT", role if isinstance(role, str) else None, _moment(claims.get("iat")), _moment(claims.get("exp"))
+    )
+
+
+def _moment(seconds: object) -> datetime | None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def service_key_problem(name: str, key: str) -> str | None:
