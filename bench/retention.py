@@ -1,7 +1,7 @@
 """`python -m bench.retention`: what claims feel of a prune that throws a million finished jobs away.
 
-Claims go on alone first, then beside a prune that never pauses, which is worse than the handler of `prune` does it.
-Compare the two lines, not two days.
+Claims go on alone first, then beside a session that only computes (which takes a core and locks nothing), then beside
+a prune that never pauses, which is worse than the handler of `prune` does it. Compare the lines, not two days.
 """
 
 import argparse
@@ -55,6 +55,10 @@ async def main(rows: int, seconds: float, step: int) -> None:
         until = time.monotonic() + seconds
         alone = await _claims(dsn, lambda: time.monotonic() < until)
         print(alone.told("claims alone"))
+        computing = asyncio.create_task(_compute(owner, seconds))
+        busy = await _claims(dsn, lambda: not computing.done())
+        await computing
+        print(busy.told("claims beside a sum"))
         pruning = asyncio.create_task(_prune(owner, step))
         beside = await _claims(dsn, lambda: not pruning.done())
         steps = await pruning
@@ -62,7 +66,10 @@ async def main(rows: int, seconds: float, step: int) -> None:
         print(steps.told(f"prune, {step} at once"))
         took = sum(steps.all) / 1000
         print(f"{rows:,} rows gone in {took:.1f} s, {rows / took:,.0f} a second")
-        print(f"claims beside prune take {beside.at(99) / alone.at(99):.2f} times as long at p99")
+        print(
+            f"at p99 claims beside prune take {beside.at(99) / alone.at(99):.2f} times as long as alone,"
+            f" and {beside.at(99) / busy.at(99):.2f} times as long as beside a sum"
+        )
         await owner.close()
 
 
@@ -94,6 +101,12 @@ async def _claims(dsn: str, goes_on: Callable[[], bool]) -> Latencies:
         await connection.execute("select finish($1, null)", json.dumps(outcomes))
     await connection.close()
     return Latencies(found)
+
+
+async def _compute(owner: Connection, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await owner.fetchval("select sum(n) from generate_series(1, 50000) as n")
 
 
 async def _prune(owner: Connection, step: int) -> Latencies:

@@ -8,7 +8,9 @@ from handlers.clients.database import Database, call
 from handlers.clients.retention import Retention
 from listener import Payload, Queue, every, handler
 
-ROUNDS = 20
+STEP = 1000
+"""Rows of each kind in one transaction: a few hundredths of a second."""
+ROUNDS = 200
 """A run ends after so many calls even if more is left: the next run goes on, and no attempt lasts for ever."""
 
 
@@ -47,7 +49,7 @@ async def prune(payload: Prune, *, db: Database, kept: Retention) -> dict[str, o
         "failed_days": kept.failed_days if payload.failed_days is None else payload.failed_days,
     }
     for _ in range(ROUNDS):
-        total = total.plus(Pruned.model_validate(await call(db, "prune", **days)))
+        total = total.plus(Pruned.model_validate(await call(db, "prune", **days, max_jobs=STEP)))
         if not total.more:
             break
     return total.model_dump()
