@@ -249,7 +249,7 @@ def _times(one: Looked) -> Mapping[str, str | None]:
 COMMAND = Command(
     "secrets",
     Group.LOOK,
-    "Say which keys and secrets are set, what they may do, and which are old, ending or too powerful.",
+    "Say of each key and secret what it may do, and whether it is old or too powerful.",
     _run,
     _arguments,
     """pulse secrets check

@@ -13,6 +13,7 @@ from loguru import logger
 from devstack.keys import LOCAL
 from listener import events as e
 from listener.jobs import AttemptRef, Job, WokenBy
+from listener.keyring import KeyRefused, KeyTaken, KeyUnusable
 from listener.metrics import Metrics, tell_on
 from listener.outcomes import (
     Answer,
@@ -115,6 +116,10 @@ def test_what_became_of_a_job(
 
 
 EVENTS: list[e.Event] = [
+    KeyTaken("PULSE_WORKER_KEY_FILE"),
+    KeyRefused("PULSE_WORKER_KEY_FILE", another=True),
+    KeyRefused("PULSE_WORKER_KEY_FILE", another=False),
+    KeyUnusable(f"PULSE_WORKER_KEY_FILE holds {SECRET}."),
     e.Started("worker", ["broker"], ["broker/execute_order"], SECONDS),
     e.Started("worker", [], [], SECONDS),
     e.DoorOpen("http://127.0.0.1:8000"),
