@@ -1,6 +1,7 @@
 """Asks everybody who can tell how a project is, and shows what is wrong."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from datetime import timedelta
 
 from console.asking import operator_config
@@ -13,6 +14,8 @@ from console.screen import Colour, Screen
 from console.words import things
 from listener.config import process_environment
 from listener.store import connected
+
+_KEPT_DAYS = 7.0
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -30,7 +33,7 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     config = operator_config()
     async with connected(config.supabase_url, config.key, "pulse-doctor", apikey=config.apikey) as store:
         screen.progress("asking the database …")
-        inside = await look_inside(store, {})
+        inside = await look_inside(store, {"keep_days": _kept_days(process_environment())})
         heard = Heard([])
         if not arguments.no_realtime:
             screen.progress("listening for an insert …")
@@ -58,6 +61,14 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     if any(one.is_sql for one in findings):
         screen.say('SQL is for the owner: psql "$DATABASE_URL", or the SQL editor of the dashboard.')
     return NOT_DONE
+
+
+def _kept_days(environment: Mapping[str, str]) -> float:
+    """How long this project keeps jobs that have ended: what its workers read too."""
+    try:
+        return float(environment.get("PULSE_KEEP_COMPLETED_DAYS") or _KEPT_DAYS)
+    except ValueError:  # the worker says so at its start
+        return _KEPT_DAYS
 
 
 def _tell_measured(inside: Inside, heard: Heard, screen: Screen) -> None:

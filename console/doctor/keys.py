@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from console.doctor.finding import Finding
-from listener.config import PUBLISHABLE_KEY, SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY
+from listener.keyring import PUBLIC_NAME, SERVICE_NAME, WORKER_NAME, words_of
 from listener.keys import WHERE_KEYS, ends_at
 
 _SOON = timedelta(days=14)
@@ -12,19 +12,21 @@ _SOON = timedelta(days=14)
 
 def look_at_keys(environment: Mapping[str, str]) -> list[Finding]:
     """Says which end within two weeks; one that has ended is refused before anybody looks."""
-    now = datetime.now(UTC)
+    soon = datetime.now(UTC) + _SOON
     findings: list[Finding] = []
-    for setting, mend in (
-        (SUPABASE_SERVICE_ROLE_KEY, f"take a new one: {WHERE_KEYS}"),
-        (WORKER_KEY, "pulse worker-key"),
-        (PUBLISHABLE_KEY, f"take a new one: {WHERE_KEYS}"),
+    for name, mend in (
+        (SERVICE_NAME, f"take a new one: {WHERE_KEYS}"),
+        (WORKER_NAME, "pulse worker-key"),
+        (PUBLIC_NAME, f"take a new one: {WHERE_KEYS}"),
     ):
-        end = ends_at(environment.get(setting.name, ""))
-        if end is not None and end < now + _SOON:
+        where, words, _ = words_of(environment, name)
+        ends = [end for end in map(ends_at, words) if end is not None]
+        # While one key replaces another both are there: the one that lasts counts.
+        if ends and len(ends) == len(words) and max(ends) < soon:
             findings.append(
                 Finding(
                     "key_ends",
-                    f"{setting.name} ends on {end:%Y-%m-%d}",
+                    f"{where} ends on {max(ends):%Y-%m-%d}",
                     "From then on every process that has it is refused, and Realtime closes its channels.",
                     mend,
                 )

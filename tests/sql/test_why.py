@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-import tests.sql.why_held  # noqa: F401 - notes its situations
 from tests.sql.calls import Calls, Connection, Json
 from tests.sql.test_workers import word
-from tests.sql.why_situations import SECRET, SITUATIONS, Scene
+from tests.sql.why_held import SITUATIONS
+from tests.sql.why_situations import SECRET, Scene
 
 
 def fits(text: str, pattern: str) -> bool:

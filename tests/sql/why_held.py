@@ -1,6 +1,8 @@
 """The situations in which something holds a job back: a pause, or a limit."""
 
-from tests.sql.why_situations import Scene, situation
+from tests.sql.why_situations import SITUATIONS, Scene, situation
+
+__all__ = ["SITUATIONS"]  # all of them, these included
 
 USER = "11111111-1111-1111-1111-111111111111"
 
