@@ -8,13 +8,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 select
     p.oid, p.proname::text,
-    p.proname in ('enqueue', 'claim', 'heartbeat', 'finish', 'prune', 'canary', 'tell_worker')
+    p.proname in (
+        'enqueue', 'claim', 'heartbeat', 'finish', 'prune', 'canary', 'tell_worker', 'declare_schedules', 'due_schedules',
+        'run_slots'
+    )
 from pg_proc as p
 where
     p.pronamespace = 'public'::regnamespace
     and p.proname in (
         'enqueue', 'claim', 'heartbeat', 'finish', 'prune', 'canary', 'tell_worker', 'cancel', 'replay', 'pause_jobs',
-        'resume_jobs', 'limit_jobs', 'unlimit_jobs', 'why', 'doctor_facts'
+        'resume_jobs', 'limit_jobs', 'unlimit_jobs', 'why', 'doctor_facts', 'declare_schedules', 'due_schedules', 'run_slots',
+        'schedule_states', 'pause_schedule', 'resume_schedule', 'run_schedule'
     );
 $$;
 

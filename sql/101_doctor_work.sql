@@ -210,6 +210,38 @@ where l.error_class = 'WorkerVanished';
 $$;
 
 
+-- Whether the schedules bring their jobs.
+-- Callers: doctor_facts.
+create function public.doctor_schedules()
+returns table (finding text, what text, why text, mend text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select
+    'schedule_stuck',
+    format('the schedule %s: %s', s.name, a.state ->> 'problem'),
+    case
+        when a.state -> 'last_job' ->> 'status' = 'failed' then 'Its next slots go on. The statement lets that job run again.'
+        else 'What it is for is not done until that is mended; the statement or command ends the trouble, not its cause.'
+    end,
+    case
+        when s.origin = 'code' and s.declared_at <= public.clock_now() - interval '1 day'
+            then format('delete from public.schedules where name = %L;', s.name)
+        when s.problem is not null then format('select public.pause_schedule(%L);', s.name)
+        when s.settled_to > public.clock_now() + interval '1 minute' then format('select public.resume_schedule(%L);', s.name)
+        when coalesce(s.next_slot, s.updated_at) < public.clock_now() - interval '1 minute' then 'pulse worker'
+        when starts_with(a.state ->> 'problem', 'no running worker') then format('select public.pause_schedule(%L);', s.name)
+        when a.state -> 'last_job' ->> 'status' = 'failed' then format(
+            'select public.replay(array(select f.id from public.failed_jobs as f where f.job_id = %s));', s.last_job_id
+        )
+        else format('pulse worker --queues %s', s.queue)
+    end
+from public.schedules as s
+cross join lateral (select public.schedule_state(s.name) as state) as a
+where a.state ->> 'problem' is not null;
+$$;
+
+
 -- Everything that the database knows of a project's health, for `pulse doctor`.
 -- Callers: people and their tools, over RPC. Answers {"clock", "migrations": [version, …] or null, "findings": […]}.
 create function public.doctor_facts(keep_days double precision default 7) returns jsonb
@@ -234,9 +266,14 @@ from (
     select * from public.doctor_upkeep()
     union all
     select * from public.doctor_work(doctor_facts.keep_days)
+    union all
+    select * from public.doctor_schedules()
 ) as f;
 $$;
 
-revoke all on function public.doctor_work(double precision), public.doctor_facts(double precision)
+revoke all on function
+public.doctor_work(double precision),
+public.doctor_schedules(),
+public.doctor_facts(double precision)
 from public, anon, authenticated, service_role, pulse_worker;
 grant execute on function public.doctor_facts(double precision) to service_role;

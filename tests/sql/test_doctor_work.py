@@ -83,6 +83,51 @@ async def test_nobody_ends_an_attempt_whose_lease_is_over(patient: Patient) -> N
     assert await patient.owner.fetchval("select status from jobs") == "pending"
 
 
+HOURLY = "insert into schedules (name, queue, type, every_seconds) values ('hourly', 'payment', 'a', 3600)"
+
+
+async def test_a_schedule_is_not_run(patient: Patient) -> None:
+    await patient.owner.execute(HOURLY)
+    assert await patient.findings() == []
+    await patient.at("2 minutes")
+    await patient.says()
+    found = await only(patient)
+    assert (found["finding"], found["mend"]) == ("schedule_stuck", "pulse worker")
+    assert "it stands still" in found["what"]
+    await patient.owner.execute("update schedules set next_slot = now() + interval '1 hour'")  # a scheduler
+    assert await is_mended(patient)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "update schedules set type = 'strange', next_slot = now() + interval '1 hour'",
+        "update schedules set problem = 'it was refused', next_slot = now() + interval '1 hour'",
+        "update schedules set settled_to = now() + interval '1 hour', next_slot = now() + interval '2 hours'",
+        "update schedules set origin = 'code', declared_at = now() - interval '2 days'",
+    ],
+)
+async def test_a_schedule_is_stuck(patient: Patient, trouble: str) -> None:
+    await patient.owner.execute(HOURLY)
+    await patient.owner.execute(trouble)
+    found = await only(patient)
+    assert found["finding"] == "schedule_stuck"
+    await patient.owner.execute(found["mend"])
+    assert await is_mended(patient)
+
+
+async def test_the_last_job_of_a_schedule_failed(patient: Patient) -> None:
+    await patient.owner.execute(HOURLY)
+    await patient.owner.execute("update schedules set next_slot = now() + interval '1 hour'")
+    await patient.owner.execute("select run_schedule('hourly')")
+    await patient.owner.execute("update schedules set last_job_id = (select max(id) from jobs)")
+    await fail(patient, 0, "Broken")
+    found = await only(patient)
+    assert found["finding"] == "schedule_stuck"
+    await patient.owner.execute(found["mend"])
+    assert await is_mended(patient)
+
+
 async def test_a_pause_is_forgotten(patient: Patient) -> None:
     await patient.owner.execute("insert into payment_jobs (type) values ('a')")
     await patient.owner.execute("select pause_jobs('payment', 'a', 'the provider is down')")

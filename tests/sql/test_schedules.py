@@ -235,7 +235,13 @@ async def test_a_schedule_whose_jobs_nobody_runs_or_that_fail_says_so(
     assert "it stands still" in (await schedules.state())["problem"]
     job = (await schedules.run(seen, now + HOUR))["jobs"][0]["id"]
     assert (await schedules.state())["problem"] is None
-    says: Json = {"worker_id": "w", "host": "h", "version": "1", "queues": [], "types": {"maintenance": ["other"]}}
+    says: Json = {
+        "worker_id": "w",
+        "host": "h",
+        "version": "1",
+        "queues": [],
+        "types": {"maintenance": ["other"]},
+    }
     says |= {"places": 1, "running": 0, "problems": [], "up_seconds": 0}
     await owner.execute("select tell_worker($1)", json.dumps(says))
     assert (await schedules.state())[

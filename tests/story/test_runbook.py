@@ -63,9 +63,7 @@ class Shift:
         typed, _, file = line.partition(" > ")
         words = shlex.split(typed)
         if words[:2] == ["pulse", "worker"]:
-            self.workers.append(
-                await self.stack.enter_async_context(self.start_worker("--no-scheduler", *words[2:]))
-            )
+            self.workers.append(await self.stack.enter_async_context(self.start_worker(*words[2:])))
         elif words[0] == "pulse":
             said = await self.terminal.types(*words[1:])
             assert said.code in ((0, 1) if words[1] in FINDS else (0,)), f"{line}: {said.out}{said.err}"
@@ -138,13 +136,9 @@ async def a_worker_has_a_key_of_its_own(shift: Shift) -> None:
     shift.words["KEYS"] = str(shift.folder)
     file = shift.folder / "worker_key"
     file.write_text(LOCAL.mint("pulse_worker", exp=int(datetime.now(UTC).timestamp()) + 3600))
-    await start(shift, PULSE_WORKER_KEY_FILE=str(file), SUPABASE_PUBLISHABLE_KEY=LOCAL.publishable)
-
-
-async def start(shift: Shift, **variables: str) -> None:
-    worker = await shift.stack.enter_async_context(shift.start_worker(**variables))
-    shift.workers.append(worker)
-    shift.words["WORKER"] = str(worker.pid)
+    begins = shift.start_worker(PULSE_WORKER_KEY_FILE=str(file), SUPABASE_PUBLISHABLE_KEY=LOCAL.publishable)
+    shift.workers.append(await shift.stack.enter_async_context(begins))
+    shift.words["WORKER"] = str(shift.workers[0].pid)
 
 
 async def it_has_the_new_key_and_works(shift: Shift) -> None:
@@ -180,8 +174,26 @@ async def one_is_cancelled_and_one_waits(shift: Shift) -> None:
     assert await shift.status(shift.words["JOB"]) == "pending"
 
 
+async def somebody_paused_a_schedule(shift: Shift) -> None:
+    await shift.owner.execute(
+        "insert into schedules (name, queue, type, cron) values ('nightly', 'maintenance', 'trace', '0 4 * * *');"
+        "select pause_schedule('nightly')"
+    )
+
+
+async def it_has_run_and_goes_on(shift: Shift) -> None:
+    await shift.completes(await shift.owner.fetchval("select max(id)::text from jobs"))
+
+    async def is_reckoned() -> bool:
+        statement = "select next_slot > now() and not paused and problem is null from schedules"
+        return bool(await shift.owner.fetchval(statement))
+
+    await until("its next slot is known", is_reckoned)
+
+
 async def an_old_worker_runs(shift: Shift) -> None:
-    await start(shift)
+    shift.workers.append(await shift.stack.enter_async_context(shift.start_worker()))
+    shift.words["WORKER"] = str(shift.workers[0].pid)
 
 
 async def a_new_one_has_taken_over(shift: Shift) -> None:
@@ -197,6 +209,7 @@ TROUBLES: dict[str, tuple[Act, Act]] = {
     "A key is lost or stolen": (a_worker_has_a_key_of_its_own, it_has_the_new_key_and_works),
     "Deaf to Realtime": (a_queue_is_not_announced, all_are_announced),
     "A poison job": (a_job_kills_its_workers, one_is_cancelled_and_one_waits),
+    "A stuck schedule": (somebody_paused_a_schedule, it_has_run_and_goes_on),
     "A deploy": (an_old_worker_runs, a_new_one_has_taken_over),
 }
 
