@@ -34,7 +34,7 @@
 -- repeated.
 -- Guarantees: a job is handed to one worker; its attempt is counted before anybody runs it; the order is
 -- priority (larger first), run_at, id. Nothing is handed out that is paused, or for which a limit has no room
--- (087_gates.sql); what an answer lost had leased already runs, and is handed out again.
+-- (043_gates.sql); what an answer lost had leased already runs, and is handed out again.
 -- It answers json and not jsonb, as finish does: a text that is written once, and not a tree that is built
 -- only to be printed (a fifth of the time of a call).
 create function public.claim(
@@ -64,6 +64,8 @@ declare
     unheard bigint[] := '{}';
     again bigint[] := '{}';
     gates record;
+    open_types text[];
+    lanes_at timestamptz;
     places integer;
     due record;
     jobs json;
@@ -111,29 +113,42 @@ begin
         );
     end if;
 
-    select * into gates from public.gates_at(claim.queue, claim.types);
-    places := case when cardinality(gates.open_types) > 0 then claim.max_jobs - cardinality(again) else 0 end;
-    if places > 0 and (gates.lanes_at <= now_at or claim.sweep and gates.lanes_at is not null) then
-        select * into due
-        from public.pass_gates(
-            claim.queue, gates.open_types, places, claim.floor, claim.sweep, gates.governed, gates.governing,
-            null, null, null
+    -- Here and not in a function of its own, which would cost a tenth of an empty claim.
+    select g.is_paused, g.paused_types, g.by_user, g.by_user_types, g.spared_types, g.by_others, g.by_others_types
+    into gates
+    from public.gates as g
+    where g.queue in (claim.queue, '')
+    order by g.queue desc
+    limit 1;
+    open_types := case when gates.is_paused then '{}' else claim.types end;
+    if gates.paused_types <> '{}' then
+        open_types := array(select t.type from unnest(open_types) as t (type) where t.type <> all (gates.paused_types));
+    end if;
+    select l.look_at into lanes_at
+    from public.lanes as l
+    where l.queue = claim.queue and l.type = any (open_types)
+    order by l.look_at
+    limit 1;
+
+    places := case when cardinality(open_types) > 0 then claim.max_jobs - cardinality(again) else 0 end;
+    if places > 0 and (lanes_at <= now_at or claim.sweep and lanes_at is not null) then
+        due := public.pass_gates(
+            claim.queue, open_types, places, claim.floor, claim.sweep, null, null, null
         );
     else
-        select * into due
-        from public.find_due(
-            claim.queue, gates.open_types, places, claim.floor, claim.sweep, true, '{}', gates.by_user, gates.by_others
+        due := public.find_due(
+            claim.queue, open_types, places, claim.floor, claim.sweep, true, '{}',
+            case when gates.by_user then open_types else gates.by_user_types end, gates.spared_types,
+            case when gates.by_others then open_types else gates.by_others_types end
         );
         if due.is_limited then
-            select p.* into due
-            from public.pass_gates(
-                claim.queue, gates.open_types, places, claim.floor, claim.sweep, gates.governed, gates.governing,
-                due.ids, due.floor, due.next_run_at
-            ) as p;
+            due := public.pass_gates(
+                claim.queue, open_types, places, claim.floor, claim.sweep, due.ids, due.floor, due.next_run_at
+            );
         end if;
-        due.next_run_at := least(due.next_run_at, gates.lanes_at);
+        due.next_run_at := least(due.next_run_at, lanes_at);
     end if;
-    if cardinality(gates.open_types) = 0 and cardinality(claim.types) > 0 then
+    if cardinality(open_types) = 0 and cardinality(claim.types) > 0 then
         due.next_run_at := null;        -- paused: who resumes it tells nobody, a sweep finds out
     end if;
 
@@ -182,7 +197,7 @@ $$;
 
 
 -- Finds the due rows of a queue's line in the order of claims; the walk goes priority by priority.
--- Callers: claim, which has them locked and asks whether one of them may be limited (by_user: if it has a user);
+-- Callers: claim, which has them locked and asks whether one of them may be limited (by its type, or by its user);
 -- pass_gates, which looks at more than it takes and locks itself, and leaves those out that it has seen (besides).
 -- known and floor = [[priority, run_at, id], …], where the search in each priority begins.
 -- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
@@ -191,7 +206,7 @@ $$;
 -- next_run_at is when to look again: now when max_jobs was reached.
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
-    in locking boolean, in besides bigint[], in by_user text[], in by_others text[],
+    in locking boolean, in besides bigint[], in by_user text[], in not_by_user text[], in by_others text[],
     out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean
 )
 language plpgsql volatile
@@ -248,7 +263,9 @@ begin
             select
                 array_agg(due.id), min(due.run_at),
                 bool_or(
-                    due.type = any (find_due.by_others) or due.user_id is not null and due.type = any (find_due.by_user)
+                    due.type = any (find_due.by_others)
+                    or due.user_id is not null
+                    and due.type = any (find_due.by_user) and due.type <> all (find_due.not_by_user)
                 )
             into found_ids, first_run_at, level_is_limited
             from (

@@ -1,4 +1,4 @@
--- From a due row through the gates: which of the due jobs no limit holds back (087_gates.sql), where the others wait.
+-- From a due row through the gates: which of the due jobs no limit holds back (043_gates.sql), where the others wait.
 --
 -- A claim hands out what it would if there were one line and it walked all of it: by priority, run_at and id, whatever
 -- has room in each of its limits. But a row that is denied must not be walked over by every claim that follows, so it
@@ -13,60 +13,6 @@
 -- when a job ends, the call that records the end sets it. When the entry is just being made that call may not see it,
 -- so a new entry is looked at again after a second; and any after a minute, and by every sweep.
 
--- What holds a queue back: the types that are not paused, which of them are limited, which limits govern, and when the
--- next lane is to be looked at.
--- Callers: claim. governed and governing go together, a type and the id of a limit with numbers.
-create function public.gates_at(
-    in queue text, in types text[],
-    out open_types text[], out by_user text[], out by_others text[],
-    out governed text[], out governing bigint[], out lanes_at timestamptz
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    shut text[];
-begin
-    shut := array(select coalesce(p.type, '') from public.paused as p where p.queue = gates_at.queue);
-    if '' = any (shut) then
-        open_types := '{}';
-        return;
-    end if;
-    open_types := gates_at.types;
-    if cardinality(shut) > 0 then
-        open_types := array(select t.type from unnest(gates_at.types) as t (type) where t.type <> all (shut));
-    end if;
-
-    select
-        array_agg(g.type) filter (where g.per = 'user'), array_agg(g.type) filter (where g.per <> 'user'),
-        array_agg(g.type), array_agg(g.id)
-    into by_user, by_others, governed, governing
-    from (
-        select t.type, l.id, l.per
-        from public.job_limits as l
-        inner join unnest(open_types) as t (type) on l.type is null or l.type = t.type
-        where
-            (l.queue is null or l.queue = gates_at.queue)
-            and (l.at_once is not null or l.starts is not null)
-            and not exists (
-                select from public.job_limits as closer
-                where
-                    closer.per = l.per
-                    and closer.queue = gates_at.queue
-                    and (closer.type is null or closer.type = t.type)
-                    and (l.queue is null or l.type is null and closer.type is not null)
-            )
-    ) as g;
-
-    select l.look_at into lanes_at
-    from public.lanes as l
-    where l.queue = gates_at.queue and l.type = any (open_types)
-    order by l.look_at
-    limit 1;
-end
-$$;
-
-
 -- Chooses among due jobs those that no limit holds, up to max_jobs, locked; the others that it met go to their lanes.
 -- Callers: claim, when a lane is to be looked at, or when a limit governs one of those that it found.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
@@ -74,7 +20,6 @@ $$;
 -- lanes five times, and moves up to 500 more of those that wait behind a job that was denied.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
-    in governed text[], in governing bigint[],
     in held bigint[], in held_floor jsonb, in held_next timestamptz,
     out ids bigint[], out floor jsonb, out next_run_at timestamptz
 )
@@ -96,6 +41,8 @@ declare
     line_next timestamptz := held_next;
     seen bigint[] := '{}';              -- those of all rounds, which stay where they are until the claim is done
     is_left boolean;                    -- a lane was left by what stood at its head
+    governed text[];                    -- the types that limits govern,
+    governing bigint[];                 -- and beside each the limit
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
     lane_types text[] := '{}';
     chosen record;                      -- the candidates, side by side
@@ -126,6 +73,11 @@ begin
             hint = 'Else it counts what it saw before it had the lock. See default_transaction_isolation of the role.';
     end if;
 
+    select array_agg(t.type), array_agg(l.id) into governed, governing
+    from unnest(pass_gates.types) as t (type)
+    cross join lateral public.limits_of(pass_gates.queue, t.type) as l
+    where l.at_once is not null or l.starts is not null;
+
     ids := '{}';
     floor := held_floor;
     if held is null then
@@ -152,14 +104,14 @@ begin
             into line, line_next, floor
             from public.find_due(
                 pass_gates.queue, pass_gates.types, batch, pass_gates.known, pass_gates.from_the_start,
-                false, seen, null, null
+                false, seen, null, null, null
             ) as f;
         end if;
 
         select c.* into chosen
         from public.candidates(
             pass_gates.queue, line, lanes, lane_types, ids, pass_gates.max_jobs,
-            pass_gates.governed, pass_gates.governing
+            governed, governing
         ) as c;
 
         fresh := array(
@@ -233,7 +185,7 @@ begin
             from public.behind(
                 pass_gates.queue, pass_gates.types, last_denied,
                 array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0),
-                pass_gates.governed, pass_gates.governing
+                governed, governing
             ) as b
             where b.id <> all (denied);
         end if;

@@ -298,8 +298,9 @@ $$;
 
 
 -- Lets those lanes be looked at that a job held back which has just ended.
--- Callers: record_outcomes. waits: behind a claim that has just counted what ended here, so that it cannot say
--- afterwards that there is no room. A claim itself waits for nobody: what it ends is looked for by its own sweep.
+-- Callers: record_outcomes, when there are lanes. waits: behind a claim that has just counted what ended here, so that
+-- it cannot say afterwards that there is no room. A claim itself waits for nobody: what it ends is looked for by its
+-- own sweep.
 create function public.free_lanes(job_ids bigint[], waits boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -311,9 +312,6 @@ as $$
 declare
     freed text[];
 begin
-    if not exists (select from public.lanes as l where l.look_at > '-infinity') then
-        return;
-    end if;
     freed := array(
         select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data)
         from public.jobs as j
@@ -340,8 +338,7 @@ end
 $$;
 
 revoke all on function
-public.gates_at(text, text[]),
-public.pass_gates(text, text[], integer, jsonb, boolean, text[], bigint[], bigint[], jsonb, timestamptz),
+public.pass_gates(text, text[], integer, jsonb, boolean, bigint[], jsonb, timestamptz),
 public.candidates(text, bigint[], text[], text[], bigint[], integer, text[], bigint[]),
 public.behind(text, text[], bigint, text[], text[], bigint[]),
 public.rooms_at(text[]),

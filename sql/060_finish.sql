@@ -208,7 +208,7 @@ begin
         array_agg(v.id) filter (where v.answer = 'recorded')
     into answer, ended
     from verdict as v;
-    if ended is not null then
+    if ended is not null and exists (select from public.lanes) then
         perform public.free_lanes(ended, waits => record_outcomes.outcomes -> 0 ->> 'kind' <> 'vanished');
     end if;
     return coalesce(answer, '[]');

@@ -48,6 +48,7 @@ TABLES: Final = {
     "schedules":         ("----", "----", "----", "AYYY", "----"),
     "job_schemas":       ("----", "----", "----", "A---", "----"),
     "schema_modes":      ("----", "----", "----", "A---", "----"),
+    "gates":             ("----", "----", "----", "A---", "----"),
     "subscription_tiers": ("O---", "O---", "O---", "A---", "----"),
     "billing_customers": ("----", "----", "----", "A---", "----"),
     "subscriptions":     ("----", "O---", "0---", "A---", "----"),
@@ -172,7 +173,7 @@ FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
 FOR_GATES: Final = "pause_jobs resume_jobs limit_jobs unlimit_jobs gate_of".split()
 _WITHIN_GATES: Final = (
-    "gates_at pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes free_lanes"
+    "pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes free_lanes"
     " limit_key limits_of check_queue open_lanes"
 ).split()
 FOR_LOOKING: Final = ["why", "doctor_facts"]
@@ -248,6 +249,7 @@ FUNCTIONS: Final = {
     "cron_problem":             "-    -    -     Y       -",
     "check_schedule":           ".    .    .     .       .",
     "count_credentials":        ".    .    .     .       .",
+    "weigh_gates":              ".    .    .     .       .",
     **dict.fromkeys(FOR_GATES, "- - - Y -"),
     **dict.fromkeys(_WITHIN_GATES, "- - - - -"),
     **dict.fromkeys(FOR_LOOKING, "- - - Y -"),
