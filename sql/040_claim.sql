@@ -124,6 +124,9 @@ begin
     if gates.paused_types <> '{}' then
         open_types := array(select t.type from unnest(open_types) as t (type) where t.type <> all (gates.paused_types));
     end if;
+    if claim.sweep then
+        perform public.find_lanes(claim.queue);
+    end if;
     select l.look_at into lanes_at
     from public.lanes as l
     where l.queue = claim.queue and l.type = any (open_types)
@@ -148,7 +151,7 @@ begin
         end if;
         due.next_run_at := least(due.next_run_at, lanes_at);
     end if;
-    if cardinality(open_types) = 0 and cardinality(claim.types) > 0 then
+    if cardinality(open_types) = 0 then
         due.next_run_at := null;        -- paused: who resumes it tells nobody, a sweep finds out
     end if;
 

@@ -1,4 +1,4 @@
--- How much room a gate has, and what is kept so that the next claim knows: the parts of pass_gates (045_passing.sql).
+-- How much room a gate has: the parts of pass_gates (045_passing.sql).
 
 -- The jobs among which a claim chooses, in its order, with the keys by which limits count each, parted by spaces.
 -- Callers: pass_gates. line = ids; of each lane the first ones that are due, besides those that are chosen already.
@@ -220,123 +220,6 @@ end
 $$;
 
 
--- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
--- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it denied something;
--- taken = what it hands out.
-create function public.keep_lanes(
-    queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
-    keys text[], rooms integer[], taken bigint[]
-) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    moment constant timestamptz := public.call_moment();
-    full_keys text[];
-    free_at timestamptz[];      -- beside them: when a start leaves its window; null: when a job ends
-begin
-    if cardinality(keep_lanes.lanes) + cardinality(keep_lanes.met_lanes) = 0 then
-        return;
-    end if;
-    select array_agg(k.key), array_agg(
-        case
-            when public.calls_within(c.taken, moment, l.per_seconds) >= l.starts
-                then c.taken[cardinality(c.taken) - l.starts + 1] + make_interval(secs => l.per_seconds)
-        end
-    )
-    into full_keys, free_at
-    from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
-    inner join public.job_limits as l on l.id = split_part(k.key, '/', 1)::bigint
-    left join public.call_limits as c on c.key = 'job_limits/' || k.key and l.starts is not null
-    where k.room <= 0;
-
-    delete from public.lanes as l
-    using unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
-    where
-        l.lane = v.lane and l.queue = keep_lanes.queue and l.type = v.type
-        and exists (
-            select from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
-            where k.key = v.lane and k.room is not null
-        )
-        and not exists (
-            select from public.jobs as j
-            where
-                j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
-                and j.id <> all (keep_lanes.taken)
-        );
-
-    update public.lanes as l
-    set
-        look_at = case
-            when v.lane = any (full_keys)
-                then coalesce(free_at[array_position(full_keys, v.lane)], moment + interval '1 minute')
-            when exists (
-                select from public.jobs as j
-                where
-                    j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
-                    and j.run_at <= moment and j.id <> all (keep_lanes.taken)
-            )
-                then moment
-            else moment + interval '1 second'       -- the clock was set back: they were due, and are again
-        end
-    from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
-    where
-        l.lane = v.lane and l.queue = keep_lanes.queue and l.type = v.type
-        and exists (
-            select from unnest(keep_lanes.keys, keep_lanes.rooms) as k (key, room)
-            where k.key = v.lane and k.room is not null
-        );
-
-    insert into public.lanes (lane, queue, type, look_at)
-    select distinct
-        m.lane, keep_lanes.queue, m.type,
-        coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
-    from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as m (lane, type)
-    on conflict do nothing;
-end
-$$;
-
-
--- Lets those lanes be looked at that a job held back which has just ended.
--- Callers: record_outcomes, when there are lanes. waits: behind a claim that has just counted what ended here, so that
--- it cannot say afterwards that there is no room. A claim itself waits for nobody: what it ends is looked for by its
--- own sweep.
-create function public.free_lanes(job_ids bigint[], waits boolean) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-    freed text[];
-begin
-    freed := array(
-        select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data)
-        from public.jobs as j
-        cross join public.job_limits as l
-        where
-            j.id = any (free_lanes.job_ids) and l.at_once is not null
-            and (l.queue is null or l.queue = j.queue) and (l.type is null or l.type = j.type)
-    );
-    if free_lanes.waits then
-        perform from public.lanes as l
-        where l.lane = any (freed)
-        order by l.lane, l.queue, l.type
-        for no key update;
-    end if;
-    update public.lanes as l
-    set look_at = '-infinity'
-    where
-        (l.lane, l.queue, l.type) in (
-            select k.lane, k.queue, k.type from public.lanes as k
-            where k.lane = any (freed)
-            for no key update skip locked
-        );
-end
-$$;
-
 revoke all on function
 public.pass_gates(text, text[], integer, jsonb, boolean, bigint[], jsonb, timestamptz),
 public.candidates(text, bigint[], text[], text[], bigint[], integer, text[], bigint[]),
@@ -344,7 +227,5 @@ public.behind(text, text[], bigint, text[], text[], bigint[]),
 public.rooms_at(text[]),
 public.calls_within(timestamptz[], timestamptz, double precision),
 public.count_running(text[]),
-public.write_starts(text[], integer[]),
-public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[]),
-public.free_lanes(bigint[], boolean)
+public.write_starts(text[], integer[])
 from public, anon, authenticated, service_role, pulse_worker;

@@ -173,7 +173,7 @@ FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
 FOR_GATES: Final = "pause_jobs resume_jobs limit_jobs unlimit_jobs gate_of".split()
 _WITHIN_GATES: Final = (
-    "pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes free_lanes"
+    "pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes find_lanes free_lanes"
     " limit_key limits_of check_queue open_lanes"
 ).split()
 FOR_LOOKING: Final = ["why", "doctor_facts"]

@@ -150,6 +150,42 @@ async def test_an_empty_claim_touches_next_to_nothing(big: Calls, owner: Connect
     assert after.index_entries - before.index_entries < BATCH
 
 
+async def test_what_a_limit_holds_back_is_walked_over_once(big: Calls, owner: Connection) -> None:
+    """Then it is in its lane: claims touch what they take, from there too."""
+    await Calls(owner).limit(queue="payment", type="a", at_once=BATCH)
+    jobs: list[Json] = []
+    floor: object = None
+    for _ in range(12):
+        async with big.connection.transaction():
+            before = await touched(big)
+            claimed = await big.claim(BATCH, floor=floor)
+            after = await touched(big)
+        jobs += claimed["jobs"]
+        floor = claimed["floor"]
+    assert len(jobs) == BATCH
+    assert await big.value("select count(*) from jobs where lane is not null") == DUE - BATCH
+    assert after.index_entries - before.index_entries < BATCH
+    async with big.connection.transaction():
+        before = await touched(big)
+        said = await big.finish(*(outcome(job, "completed") for job in jobs), claim=_asks(floor))
+        after = await touched(big)
+    assert len(said["claim"]["jobs"]) == BATCH
+    assert after.index_entries - before.index_entries < 30 * BATCH
+    assert after.full_scans == before.full_scans
+
+
+def _asks(floor: object) -> Json:
+    return {
+        "queue": "payment",
+        "types": ["a"],
+        "max_jobs": BATCH,
+        "lease_seconds": 30,
+        "worker_id": "w",
+        "woken_by": "finish",
+        "floor": floor,
+    }
+
+
 async def test_no_call_reads_the_table_from_end_to_end(big: Calls) -> None:
     async with big.connection.transaction():
         await every_call(big)
