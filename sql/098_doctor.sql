@@ -28,7 +28,7 @@ where
     c.relnamespace = 'public'::regnamespace
     and c.relname in (
         'jobs_unknown_queue', 'failed_jobs', 'stale_outcomes', 'realtime_canary', 'call_limits', 'workers', 'paused',
-        'job_limits', 'lanes'
+        'job_limits', 'lanes', 'job_schemas', 'schema_modes'
     );
 $$;
 

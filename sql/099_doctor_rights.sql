@@ -38,8 +38,10 @@ with callers (id, name, role) as (
 ),
 
 harmless (columns) as (
+    -- As guard_queue_table grants them (020_jobs.sql).
     select
-        'id, queue, status, type, user_id, priority, run_at, attempt, cancel_requested, created_at, updated_at, finished_at'
+        'id, queue, status, type, user_id, priority, run_at, attempt, cancel_requested, progress, result, created_at, '
+        'updated_at, finished_at'
 ),
 
 of_producers (columns) as (

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from console.asking import operator_config
 from console.command import DONE, NOT_DONE, Command, Group, positive
+from console.doctor.door import look_at_door
 from console.doctor.finding import Finding
 from console.doctor.inside import Inside, look_inside
 from console.doctor.keys import look_at_keys
@@ -26,6 +27,9 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for Realtime (default: 25)",
     )
+    parser.add_argument(
+        "--door", metavar="URL", help="look at this door too, such as https://jobs.example.com"
+    )
     parser.add_argument("--no-realtime", action="store_true", help="leave Realtime out, which takes longest")
 
 
@@ -39,6 +43,8 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
             screen.progress("listening for an insert …")
             heard = await listen(config, store.canary, timedelta(seconds=arguments.patience))
     findings = [*look_at_keys(process_environment()), *inside.findings, *heard.findings]
+    if arguments.door:
+        findings += await look_at_door(arguments.door)
     screen.answer(
         {
             "healthy": not findings,
@@ -98,5 +104,6 @@ COMMAND = Command(
     pulse doctor                # safe at any time: it only looks
     pulse doctor --json         # exit code 1 when something was found
     pulse doctor --no-realtime  # within a second
+    pulse doctor --door https://jobs.example.com
     """,
 )

@@ -11,6 +11,7 @@ from console.doctor import inside
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from tests.console.commanding import Said, Terminal
+from tests.listener.answering import door_of
 from tests.projects import StartWorker
 from tests.sql.calls import Connection
 from tests.waiting import until
@@ -84,6 +85,14 @@ async def test_files_that_were_not_applied_are_found(
     await owner.execute("drop function doctor_facts")
     await owner.execute("notify pgrst, 'reload schema'")
     assert await words(terminal, "--no-realtime") == ["migrations_missing"]
+
+
+async def test_a_door_is_looked_at_from_outside(terminal: Terminal, gateway: Gateway) -> None:
+    async with door_of(gateway.url) as door:
+        assert await words(terminal, "--no-realtime", "--door", door.url) == []
+        door.problems.append("the scheduler thread died (OSError)")
+        assert await words(terminal, "--no-realtime", "--door", door.url) == ["door_not_ready"]
+    assert await words(terminal, "--no-realtime", "--door", door.url) == ["door_closed"]
 
 
 async def test_a_clock_that_is_wrong_is_found(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
