@@ -50,8 +50,12 @@ def _run(words: Sequence[str]) -> int:
     if command.forwards:
         return _ran(command, argparse.Namespace(words=list(words[1:])))
     parser = _parser(command)
+    given = list(words[1:])
+    as_json = command.has_json and "--json" in given
+    if as_json:  # wherever it stands, behind the words of a word too
+        given.remove("--json")
     try:
-        return _ran(command, parser.parse_args(list(words[1:])))
+        return _ran(command, parser.parse_args(given), as_json=as_json)
     except WrongWords as error:
         parser.error(str(error))
 
@@ -73,8 +77,8 @@ def _command(word: str) -> Command | None:
     return found if isinstance(found, Command) and word in {found.name, name} else None
 
 
-def _ran(command: Command, arguments: argparse.Namespace) -> int:
-    on = screen(as_json=bool(getattr(arguments, "json", False)))
+def _ran(command: Command, arguments: argparse.Namespace, *, as_json: bool = False) -> int:
+    on = screen(as_json=as_json)
     wrong: list[WrongWords] = []
 
     async def work() -> int:

@@ -1,6 +1,7 @@
 """Times and numbers as a person says them, and how a person says them to us."""
 
 import re
+import shlex
 from argparse import ArgumentTypeError
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -45,6 +46,11 @@ def short(id_: object) -> str:
     """A worker's or user's long name at a glance."""
     text = str(id_)
     return text if len(text) <= 18 else f"…{text[-17:]}"
+
+
+def quoted(word: str) -> str:
+    """A word as one types it into a shell."""
+    return shlex.quote(word)
 
 
 def a_span(text: str) -> timedelta:

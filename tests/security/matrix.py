@@ -191,6 +191,11 @@ _WITHIN_PAPER: Final = ["draw_paper_fault", "paper_texts"]
 FOR_SCHEDULERS: Final = "declare_schedules due_schedules run_slots".split()
 FOR_PEOPLE_AND_SCHEDULES: Final = "pause_schedule resume_schedule run_schedule schedule_states".split()
 _WITHIN_SCHEDULES: Final = "slot_data refusal insert_slots schedule_state".split()
+_LOOKING: Final = (
+    "list_jobs list_dead_letters job_history queue_stats list_limits count_prunable"
+    " tell_jobs running_jobs jobs_below oldest_due queue_facts"
+).split()
+"""What the command line reads: with the rights of its caller, so the functions within are the server's too."""
 
 # One letter a caller: Y it may call, - refused, . not served.
 FUNCTIONS: Final = {
@@ -254,6 +259,7 @@ FUNCTIONS: Final = {
     **dict.fromkeys(_WITHIN_GATES, "- - - - -"),
     **dict.fromkeys(FOR_LOOKING, "- - - Y -"),
     **dict.fromkeys(_WITHIN_LOOKING, "- - - - -"),
+    **dict.fromkeys(_LOOKING, "- - - Y -"),
     **dict.fromkeys(FOR_HANDLERS_OF_PAYMENTS, "- - - Y -"),
     **dict.fromkeys(_WITHIN_PAYMENTS, "- - - - -"),
     **dict.fromkeys(FOR_ORDERS + FOR_ORDER_TRUTH + FOR_BROKER_CALLS + FOR_PAPER, "- - - Y -"),

@@ -1,0 +1,100 @@
+"""`pulse purge`: deletes what ended long ago, now and not at night."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections import Counter
+from collections.abc import Mapping
+from typing import cast
+
+from console.asking import operator
+from console.command import DONE, Command, Group
+from console.screen import Screen
+from console.words import number, things
+
+_MOST = 1000
+_STEP = 2000
+_KINDS = {"jobs": "job", "failed_jobs": "dead letter", "stale_outcomes": "stale outcome"}
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1
+    if not 0 <= days <= 36500:
+        raise ArgumentTypeError(f"{text!r} is no number of days")
+    return days
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--completed-days",
+        type=_days,
+        default=7,
+        metavar="N",
+        help="keep completed and cancelled jobs so long (default: 7)",
+    )
+    parser.add_argument(
+        "--failed-days",
+        type=_days,
+        default=90,
+        metavar="N",
+        help="keep failed jobs and dead letters so long (default: 90)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do it; without, only what would go is counted")
+
+
+async def _run(arguments: Namespace, screen: Screen) -> int:
+    policy = {"completed_days": arguments.completed_days, "failed_days": arguments.failed_days}
+    gone: Counter[str] = Counter()
+    async with operator("pulse-purge") as store:
+        if not arguments.yes:
+            counted = cast("dict[str, int]", await store.ask("count_prunable", policy))
+            _preview(policy, counted, screen)
+            return DONE
+        more = True
+        while more:
+            said = cast("dict[str, int]", await store.ask("prune", {**policy, "max_jobs": _STEP}))
+            more = bool(said.pop("more"))
+            gone.update(said)
+            screen.progress(f"{_told(gone)} so far …")
+    screen.answer({"policy": policy, "deleted": dict(gone)})
+    screen.done(f"{_told(gone)} deleted")
+    return DONE
+
+
+def _preview(policy: dict[str, float], counted: dict[str, int], screen: Screen) -> None:
+    screen.answer({"policy": policy, "would_delete": counted, "counted_to": _MOST})
+    screen.say("What has ended is kept so long:")
+    screen.facts(
+        [
+            ("completed and cancelled jobs", f"{policy['completed_days']:g} days"),
+            ("failed jobs, dead letters, stale outcomes", f"{policy['failed_days']:g} days"),
+            ("jobs that have not ended", "for ever"),
+        ]
+    )
+    screen.say(
+        f"Older than that: {_told(counted, _MOST)}. Nothing was changed: add --yes to delete them, in small steps."
+    )
+
+
+def _told(counts: Mapping[str, int], most: int | None = None) -> str:
+    """A count that ends at `most` may be more."""
+    return ", ".join(
+        f"{number(most)} or more {one}s" if counts[name] == most else things(counts[name], one)
+        for name, one in _KINDS.items()
+    )
+
+
+COMMAND = Command(
+    "purge",
+    Group.ACT,
+    "Delete what ended long ago, in small steps that hold nobody up.",
+    _run,
+    _arguments,
+    """
+    pulse purge                                   # the policy, and what would go
+    pulse purge --yes
+    pulse purge --completed-days 1 --yes
+    A job of type prune does the same every night.
+    """,
+)

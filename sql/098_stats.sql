@@ -1,0 +1,247 @@
+-- All queues at a glance, and what a purge would delete. Counted is up to a thousand; more is an estimate, so that a
+-- look costs the same whatever the tables hold.
+
+-- Since when the oldest due job in the line of a queue has been due; null: none is.
+-- Callers: queue_facts. Jobs are kept in order within each priority only, and of priorities there are 101 at most.
+create function public.oldest_due(queue text) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+    head record;
+    below integer := 101;
+    oldest timestamptz;
+begin
+    loop
+        select j.priority, j.run_at into head
+        from public.jobs as j
+        where
+            j.queue = oldest_due.queue and j.status = 'pending' and j.lane is null and j.priority < below
+        order by j.priority desc, j.run_at
+        limit 1;
+        exit when not found;
+        below := head.priority;
+        oldest := least(oldest, head.run_at);
+    end loop;
+    return case when oldest <= public.clock_now() then oldest end;
+end
+$$;
+
+
+-- One queue at a glance: {"queue", "pending", "due", "held", "running", "lost", "oldest_due_seconds", "dead_letters",
+-- "failed_last_hour", "counted_all", "paused": [{"type", "reason", "since"}, …]}.
+-- Callers: queue_stats. pending are the jobs in line, due those of them that could run now, held those beside the line,
+-- which a limit keeps back; lost are running ones whose lease is over. Where counted_all is false, pending is what the
+-- statistics of the index say (null: nothing yet), and due means so many or more. dead_letters are those not replayed
+-- among the newest thousand.
+create function public.queue_facts(queue text) returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+    most constant integer := 1000;
+    now_at constant timestamptz := public.clock_now();
+    waiting record;
+    live record;
+    dead record;
+    held bigint;
+    estimate real;
+begin
+    select count(*) as pending, count(*) filter (where head.run_at <= now_at) as due
+    into waiting
+    from (
+        select j.run_at from public.jobs as j
+        where j.queue = queue_facts.queue and j.status = 'pending' and j.lane is null and j.priority >= 0
+        limit most + 1
+    ) as head;
+
+    select count(*) into held
+    from (
+        select from public.jobs as j
+        where j.queue = queue_facts.queue and j.status = 'pending' and j.lane > ''
+        limit most
+    ) as head;
+
+    select count(*) as running, count(*) filter (where head.lease_expires_at < now_at) as lost
+    into live
+    from (
+        select j.lease_expires_at from public.jobs as j
+        where j.queue = queue_facts.queue and j.status = 'running' and j.lease_expires_at > '-infinity'
+        limit 10 * most
+    ) as head;
+
+    select
+        count(*) filter (where head.replayed_at is null) as dead_letters,
+        count(*) filter (where head.failed_at > now_at - interval '1 hour') as failed_last_hour
+    into dead
+    from (
+        select f.replayed_at, f.failed_at from public.failed_jobs as f
+        where f.job_type = queue_facts.queue
+        order by f.failed_at desc
+        limit most
+    ) as head;
+
+    if waiting.pending > most then
+        select own.reltuples into estimate
+        from pg_catalog.pg_inherits as h
+        join pg_catalog.pg_index as x on x.indexrelid = h.inhrelid
+        join pg_catalog.pg_class as own on own.oid = h.inhrelid
+        where
+            h.inhparent = 'public.jobs_pending'::regclass
+            and x.indrelid = ('public.jobs_' || queue_facts.queue)::regclass;
+    end if;
+
+    return json_build_object(
+        'queue', queue_facts.queue,
+        'pending', case when waiting.pending <= most then waiting.pending else nullif(estimate, -1)::bigint end,
+        'due', least(waiting.due, most),
+        'held', held,
+        'running', live.running,
+        'lost', live.lost,
+        'oldest_due_seconds', extract(epoch from now_at - public.oldest_due(queue_facts.queue)),
+        'dead_letters', dead.dead_letters,
+        'failed_last_hour', dead.failed_last_hour,
+        'counted_all', waiting.pending <= most,
+        'paused', (
+            select coalesce(
+                json_agg(json_build_object('type', p.type, 'reason', p.reason, 'since', p.since) order by p.type), '[]'
+            )
+            from public.paused as p
+            where p.queue = queue_facts.queue
+        )
+    );
+end
+$$;
+
+
+-- All queues at a glance: {"now", "queues": [what queue_facts says, …]}.
+-- Callers: `pulse stats` and `pulse top`, over RPC. The names of tables have a collation of their own, with which no
+-- index of ours could be used.
+create function public.queue_stats() returns json
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select json_build_object(
+    'now', public.clock_now(),
+    'queues', coalesce(json_agg(public.queue_facts(q.queue) order by q.queue), '[]')
+)
+from (
+    select substr(c.relname, 6) collate "default" as queue
+    from pg_catalog.pg_inherits as h
+    join pg_catalog.pg_class as c on c.oid = h.inhrelid
+    where h.inhparent = 'public.jobs'::regclass and c.relname <> 'jobs_unknown_queue'
+) as q;
+$$;
+
+
+-- What holds jobs back: {"now", "paused": [{"queue", "type", "reason", "since"}, …], "limits": [{"queue", "type",
+-- "per", "at_once", "starts", "per_seconds"}, …]}, the widest limit first.
+-- Callers: `pulse limits`, over RPC.
+create function public.list_limits() returns json
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select json_build_object(
+    'now', public.clock_now(),
+    'paused', (
+        select coalesce(
+            json_agg(
+                json_build_object('queue', p.queue, 'type', p.type, 'reason', p.reason, 'since', p.since)
+                order by p.queue, p.type nulls first
+            ), '[]'
+        )
+        from public.paused as p
+    ),
+    'limits', (
+        select coalesce(
+            json_agg(
+                json_build_object(
+                    'queue', l.queue, 'type', l.type, 'per', l.per, 'at_once', l.at_once, 'starts', l.starts,
+                    'per_seconds', l.per_seconds
+                ) order by l.queue nulls first, l.type nulls first, l.per
+            ), '[]'
+        )
+        from public.job_limits as l
+    )
+);
+$$;
+
+
+-- What a purge by this policy would delete, counted up to a thousand of each, the jobs among the oldest 20,000 only:
+-- {"jobs", "failed_jobs", "stale_outcomes"}.
+-- Callers: `pulse purge`, over RPC, before it does it.
+create function public.count_prunable(completed_days double precision, failed_days double precision) returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+    most constant integer := 1000;
+    now_at constant timestamptz := public.clock_now();
+    completed_before constant timestamptz := now_at - make_interval(secs => 86400 * count_prunable.completed_days);
+    failed_before constant timestamptz := now_at - make_interval(secs => 86400 * count_prunable.failed_days);
+begin
+    return json_build_object(
+        'jobs', (
+            select count(*) from (
+                select from (
+                    select j.status, j.finished_at from public.jobs as j
+                    order by j.id
+                    limit 20 * most
+                ) as head
+                where
+                    head.finished_at < completed_before and head.status in ('completed', 'cancelled')
+                    or head.finished_at < failed_before and head.status = 'failed'
+                limit most
+            ) as counted
+        ),
+        'failed_jobs', (
+            select count(*) from (
+                select from (
+                    select f.failed_at from public.failed_jobs as f
+                    order by f.id
+                    limit most
+                ) as head
+                where head.failed_at < failed_before
+            ) as counted
+        ),
+        'stale_outcomes', (
+            select count(*) from (
+                select from (
+                    select s.told_at from public.stale_outcomes as s
+                    order by s.job_id
+                    limit most
+                ) as head
+                where head.told_at < failed_before
+            ) as counted
+        )
+    );
+end
+$$;
+
+revoke all on function
+public.oldest_due(text),
+public.queue_facts(text),
+public.queue_stats(),
+public.list_limits(),
+public.count_prunable(double precision, double precision)
+from public, anon, authenticated, service_role, pulse_worker;
+
+grant execute on function
+public.oldest_due(text),
+public.queue_facts(text),
+public.queue_stats(),
+public.list_limits(),
+public.count_prunable(double precision, double precision)
+to service_role;
