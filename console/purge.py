@@ -80,7 +80,9 @@ def _preview(policy: dict[str, float], counted: dict[str, int], screen: Screen) 
 def _told(counts: Mapping[str, int], most: int | None = None) -> str:
     """A count that ends at `most` may be more."""
     return ", ".join(
-        f"{number(most)} or more {one}s" if counts[name] == most else things(counts[name], one)
+        f"{number(most)} or more {one}s"
+        if most is not None and counts[name] == most
+        else things(counts[name], one)
         for name, one in _KINDS.items()
     )
 
