@@ -136,7 +136,7 @@ def _overview(on: Screen) -> int:
         on.say(group, Colour.BOLD)
         for one in known:
             if one.group is group:
-                on.raw(f"  {on.painted(one.name.ljust(width), Colour.CYAN)}  {one.says}\n")
+                on.heading(one.name.ljust(width), one.says)
     on.say()
     on.say("pulse COMMAND --help tells more of each. Exit codes: 0 done, 1 it did not work or something")
     on.say("was found, 2 wrong words or configuration.")

@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TextIO
@@ -18,6 +19,7 @@ from console.document import document
 
 _NARROWEST = 40
 _UNLIMITED = 10_000
+_PAGE, _PAGE_BEFORE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _BLANKS = re.compile(r"\s+")
 
@@ -144,11 +146,30 @@ class Screen:
         """A whole picture in the place of the last one, on a terminal."""
         height = shutil.get_terminal_size().lines
         picture = "".join(f"{line}\x1b[K\r\n" for line in lines[: height - 1])
-        self._out.write(f"\x1b[H{picture}\x1b[J")
-        self._out.flush()
+        self._raw(f"\x1b[H{picture}\x1b[J")
 
-    def raw(self, text: str) -> None:
-        """As it is: for what draws by itself."""
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Around pictures: a page of its own on a terminal, that leaves what stood there before as it was."""
+        if not self.is_live:
+            yield
+            return
+        self._raw(_PAGE)
+        try:
+            yield
+        finally:
+            self._raw(_PAGE_BEFORE)
+
+    def heading(self, name: str, text: str) -> None:
+        """A line of a list: a name that stands out, and what it is, which is ours and may be long."""
+        self._out.write(f"  {self.painted(name, Colour.CYAN)}  {text}\n")
+
+    def answer_line(self, value: object) -> None:
+        """The JSON document in one line, with --json: one of many."""
+        if self.as_json:
+            self._raw(" ".join(line.strip() for line in document(value).split("\n")) + "\n")
+
+    def _raw(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
 

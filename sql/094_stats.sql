@@ -142,6 +142,28 @@ from (
 $$;
 
 
+-- The processes that told of themselves in the last minute and have not left: [{"worker_id", "version", "queues",
+-- "places", "running", "hearing", "problems", "started_at", "seen_at", "leaves_at"}, …], a hundred at most.
+-- Callers: `pulse top`, over RPC.
+create function public.list_workers() returns json
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select coalesce(json_agg(to_json(w) order by w.worker_id), '[]')
+from (
+    select
+        known.worker_id, known.version, known.queues, known.places, known.running, known.hearing, known.problems,
+        known.started_at, known.seen_at, known.leaves_at
+    from public.workers as known
+    where
+        known.seen_at > public.clock_now() - interval '1 minute'
+        and (known.leaves_at is null or known.leaves_at > public.clock_now())
+    order by known.worker_id
+    limit 100
+) as w;
+$$;
+
+
 -- What holds jobs back: {"now", "paused": [{"queue", "type", "reason", "since"}, …], "limits": [{"queue", "type",
 -- "per", "at_once", "starts", "per_seconds"}, …]}, the widest limit first.
 -- Callers: `pulse limits`, over RPC.
@@ -235,6 +257,7 @@ public.oldest_due(text),
 public.queue_facts(text),
 public.queue_stats(),
 public.list_limits(),
+public.list_workers(),
 public.count_prunable(double precision, double precision)
 from public, anon, authenticated, service_role, pulse_worker;
 
@@ -243,5 +266,6 @@ public.oldest_due(text),
 public.queue_facts(text),
 public.queue_stats(),
 public.list_limits(),
+public.list_workers(),
 public.count_prunable(double precision, double precision)
 to service_role;

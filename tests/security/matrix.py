@@ -192,7 +192,7 @@ FOR_SCHEDULERS: Final = "declare_schedules due_schedules run_slots".split()
 FOR_PEOPLE_AND_SCHEDULES: Final = "pause_schedule resume_schedule run_schedule schedule_states".split()
 _WITHIN_SCHEDULES: Final = "slot_data refusal insert_slots schedule_state".split()
 _LOOKING: Final = (
-    "list_jobs list_dead_letters job_history queue_stats list_limits count_prunable"
+    "list_jobs list_dead_letters job_history queue_stats list_limits list_workers count_prunable"
     " tell_jobs running_jobs jobs_below oldest_due queue_facts"
 ).split()
 """What the command line reads: with the rights of its caller, so the functions within are the server's too."""
