@@ -16,8 +16,8 @@ COLUMNS = (
     Column("held", right=True),
     Column("running", right=True),
     Column("lost", right=True),
-    Column("failed in 1 h", right=True),
-    Column("dead letters", right=True),
+    Column("failed 1 h", right=True),
+    Column("dead", right=True),
 )
 _LONG = timedelta(minutes=1)
 _MOST = 1000

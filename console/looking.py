@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TypedDict, cast
 
 from console.screen import Cell, Colour, Column, Row
-from console.words import moment, short, since
+from console.words import moment, since
 
 COLOUR_OF: Mapping[str, Colour] = {
     "pending": Colour.YELLOW,
@@ -21,8 +21,8 @@ COLUMNS = (
     Column("type", bends=True),
     Column("status"),
     Column("try", right=True),
-    Column("made", right=True),
-    Column("what it waits for, or how it ended", bends=True),
+    Column("made", right=True, spare=True),
+    Column("note", bends=True),
 )
 
 
@@ -73,8 +73,8 @@ def note(job: JobJson, now: datetime) -> str:
         case "completed":
             return f"done {since(moment(job['finished_at']), now)}"
         case _:
-            why = f": {job['last_error']}" if job["last_error"] else ""
-            return f"{since(moment(job['finished_at']), now)}{why}"
+            ended = since(moment(job["finished_at"]), now)
+            return f"{job['last_error']} ({ended})" if job["last_error"] else ended
 
 
 def _waits(job: JobJson, now: datetime) -> str:
@@ -87,7 +87,7 @@ def _runs(job: JobJson, now: datetime) -> str:
     lease = moment(job["lease_expires_at"])
     held = f"lease ends {since(lease, now)}" if lease is not None and lease > now else "lease is over"
     asked = ", asked to stop" if job["cancel_requested"] else ""
-    return f"on {short(job['worker_id'])}, {held}{asked}"
+    return f"{held}{asked}, on {job['worker_id']}"
 
 
 def now_of(said: object) -> datetime:

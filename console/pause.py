@@ -26,7 +26,9 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     else:
         screen.done(f"{what} was paused already, and stays so")
     again = f"pulse resume {quoted(arguments.queue)}"
-    screen.hint(again + (f" --type {quoted(arguments.type)}" if arguments.type else "") + " takes it back")
+    screen.hint(
+        "  " + again + (f" --type {quoted(arguments.type)}" if arguments.type else "") + " takes it back"
+    )
     return DONE
 
 

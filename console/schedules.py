@@ -56,14 +56,13 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         if arguments.act is None:
             return await _show(store, screen)
         said = cast("dict[str, object]", await store.ask(_ACTS[arguments.act], {"name": arguments.name}))
-        now = datetime.fromisoformat(cast("str", await store.ask("clock_now", {})))
     screen.answer(said)
     if arguments.act == "run":
         screen.done(f"job {said['job_id']} is inserted; pulse show {said['job_id']}")
     elif arguments.act == "pause":
         screen.done(f"{arguments.name} is paused: none of its slots becomes a job; what runs goes on")
     else:
-        screen.done(f"{arguments.name} goes on; its next slot {_next(cast('_ScheduleJson', said), now).text}")
+        screen.done(f"{arguments.name} goes on, with its first slot from now on")
     return DONE
 
 

@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from textwrap import wrap
 from typing import TextIO
 
 from console.document import document
 
 _NARROWEST = 40
+_ROOMY = 100
 _UNLIMITED = 10_000
 _PAGE, _PAGE_BEFORE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_BLANKS = re.compile(r"\s+")
+_BREAKS = re.compile(r"[\t\n\r\v\f]+")
 
 
 class Colour(StrEnum):
@@ -45,6 +47,8 @@ class Column:
     """Numbers stand at the right."""
     bends: bool = False
     """When the table is too wide, this column is cut; of several the last."""
+    spare: bool = False
+    """When the table is too wide for a narrow terminal, this column is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +89,24 @@ class Screen:
         """One line for a person; with --json, nothing."""
         if not self.as_json:
             self.end_progress()
-            self._out.write(self.painted(plain(text), colour) + "\n")
+            for line in self._wrapped(text):
+                self._out.write(self.painted(line, colour) + "\n")
 
     def done(self, text: str) -> None:
         """A line with a tick."""
         if not self.as_json:
             self.end_progress()
-            self._out.write(f"{self.painted('✓', Colour.GREEN)} {plain(text)}\n")
+            first, *others = self._wrapped(text, indent=2)
+            self._out.write(
+                f"{self.painted('✓', Colour.GREEN)} {first}\n" + "".join(f"  {one}\n" for one in others)
+            )
 
     def problem(self, text: str) -> None:
         """A line with a cross, on stderr, with --json too."""
         self.end_progress()
         cross = self._paint("✗", Colour.RED, self._err)
-        self._err.write(f"{cross} {plain(text)}\n")
+        first, *others = self._wrapped(text, indent=2)
+        self._err.write(f"{cross} {first}\n" + "".join(f"  {one}\n" for one in others))
 
     def hint(self, text: str) -> None:
         """A line about what one may do next; for a person at a terminal only."""
@@ -115,9 +124,13 @@ class Screen:
         """The same, to be drawn by somebody else."""
         cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
         cells = [[Cell(plain(one.text), one.colour) for one in row] for row in cells]
-        heading = [Cell(one.title, Colour.DIM) for one in columns]
-        widths = _widths(columns, [heading, *cells], self.width)
-        return [self._line(columns, row, widths) for row in [heading, *cells]]
+        whole = [[Cell(one.title, Colour.DIM) for one in columns], *cells]
+        if self.width < min(_ROOMY, sum(_natural(whole)) + 2 * (len(columns) - 1)):
+            kept = [place for place, one in enumerate(columns) if not one.spare]
+            columns = [columns[place] for place in kept]
+            whole = [[row[place] for place in kept] for row in whole]
+        widths = _widths(columns, whole, self.width)
+        return [self._line(columns, row, widths) for row in whole]
 
     def facts(self, pairs: Sequence[tuple[str, Cell | str]]) -> None:
         """Names and values, one pair a line, the values below each other."""
@@ -127,7 +140,9 @@ class Screen:
             for name, value in pairs:
                 cell = value if isinstance(value, Cell) else Cell(value)
                 told = self.painted(name + " " * (width - _width(name)), Colour.DIM)
-                self._out.write(f"  {told}  {self.painted(plain(cell.text), cell.colour)}\n".rstrip() + "\n")
+                for line in self._wrapped(cell.text, indent=width + 4):
+                    self._out.write(f"  {told}  {self.painted(line, cell.colour)}".rstrip() + "\n")
+                    told = " " * width
 
     def block(self, text: str) -> None:
         """Several lines, each indented and harmless."""
@@ -182,6 +197,12 @@ class Screen:
         self.end_progress()
         self._out.flush()
 
+    def _wrapped(self, text: str, indent: int = 0) -> list[str]:
+        """Between words, and at least one line."""
+        if _width(line := plain(text)) <= self.width - indent:
+            return [line]
+        return wrap(line, self.width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+
     def _is_dumb(self) -> bool:
         return os.environ.get("TERM") == "dumb"
 
@@ -212,7 +233,7 @@ def screen(*, as_json: bool = False) -> Screen:
 
 def plain(text: str) -> str:
     """One line that does nothing but stand there."""
-    return _CONTROL.sub("�", _BLANKS.sub(" ", text))
+    return _CONTROL.sub("�", _BREAKS.sub(" ", text))
 
 
 def _width(text: str) -> int:
@@ -233,8 +254,12 @@ def _cut(text: str, width: int) -> str:
     return kept + "…"
 
 
+def _natural(rows: Sequence[Sequence[Cell]]) -> list[int]:
+    return [max(_width(row[place].text) for row in rows) for place in range(len(rows[0]))]
+
+
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], most: int) -> list[int]:
-    widths = [max(_width(row[place].text) for row in rows) for place in range(len(columns))]
+    widths = _natural(rows)
     over = sum(widths) + 2 * (len(columns) - 1) - most
     for place in reversed(range(len(columns))):
         if over > 0 and columns[place].bends:

@@ -9,7 +9,7 @@ from console.command import DONE, NOT_DONE, Command, Group, positive
 from console.document import document
 from console.looking import COLOUR_OF, JobJson, note, now_of
 from console.screen import Cell, Colour, Screen
-from console.words import moment, since
+from console.words import moment, since, when
 
 
 class _LetterJson(TypedDict):
@@ -80,8 +80,8 @@ def _tell(job: JobJson, now: datetime, screen: Screen) -> None:
         ("status", Cell(job["status"], COLOUR_OF.get(job["status"], Colour.PLAIN))),
         ("", note(job, now)),
         ("attempts", counted),
-        ("made", f"{since(moment(job['created_at']), now)}, {job['created_at']}"),
-        ("last change", f"{since(moment(job['updated_at']), now)}, {job['updated_at']}"),
+        ("made", when(moment(job["created_at"]), now)),
+        ("last change", when(moment(job["updated_at"]), now)),
     ]
     if job["user_id"]:
         pairs.append(("user", job["user_id"]))
@@ -94,7 +94,7 @@ def _tell(job: JobJson, now: datetime, screen: Screen) -> None:
         pairs.append(("last outcome", job["last_outcome"]))
     screen.facts(pairs)
     if job["status"] in {"pending", "running"}:
-        screen.hint(f"why: pulse why {job['id']}")
+        screen.hint(f"  why it is not done: pulse why {job['id']}")
 
 
 def _tell_carried(carried: dict[str, object], screen: Screen) -> None:

@@ -3,7 +3,7 @@
 import re
 import shlex
 from argparse import ArgumentTypeError
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -32,6 +32,11 @@ def since(then: datetime | None, now: datetime) -> str:
     return f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
 
 
+def when(then: datetime | None, now: datetime) -> str:
+    """How long ago, and at which moment."""
+    return "—" if then is None else f"{since(then, now)}, {then.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def number(count: int) -> str:
     """With a comma in each thousand."""
     return f"{count:,}"
@@ -40,12 +45,6 @@ def number(count: int) -> str:
 def things(count: int, one: str, many: str | None = None) -> str:
     """So many: 1 job, 2 jobs."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
-
-
-def short(id_: object) -> str:
-    """A worker's or user's long name at a glance."""
-    text = str(id_)
-    return text if len(text) <= 18 else f"…{text[-17:]}"
 
 
 def quoted(word: str) -> str:

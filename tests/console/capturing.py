@@ -94,13 +94,21 @@ async def play(server: Calls, owner: Connection) -> None:
         await server.insert("email", queue="alerts", max_attempts=1)
     await server.insert("stripe_webhook", data='{"eventId": "evt_1"}', idempotency_key="evt_1")
     renewal, webhook = (
-        await server.claim(5, types=("subscription_renewal", "stripe_webhook"), worker_id=str(_WORKER["worker_id"]))
+        await server.claim(
+            5, types=("subscription_renewal", "stripe_webhook"), worker_id=str(_WORKER["worker_id"])
+        )
     )["jobs"]
     await server.end(renewal, result={"renewed_until": "2027-04-01"})
     await server.end(
-        webhook, "retry", error_class="StoreUnavailable", error_message="no answer within 15 s", delay_seconds=9060
+        webhook,
+        "retry",
+        error_class="StoreUnavailable",
+        error_message="no answer within 15 s",
+        delay_seconds=9060,
     )
-    first, second = (await server.claim(5, queue="alerts", types=("email",)))["jobs"]
+    first, second = (
+        await server.claim(5, queue="alerts", types=("email",), worker_id=str(_WORKER["worker_id"]))
+    )["jobs"]
     stack = 'File "handlers/alerts/email.py", line 61, in email\nFile "handlers/clients/mail.py", line 118, in send'
     await server.end(
         first, "retry", error_class="TimedOut", error_message="The handler did not finish within 300 s."

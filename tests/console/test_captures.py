@@ -12,9 +12,7 @@ from tests.sql.calls import Calls, Connection
 
 
 @pytest.fixture
-async def at_the_terminal(
-    gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def at_the_terminal(gateway: Gateway, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The project of the page, and the environment of its reader."""
     await play(Calls(owner), owner)
     for name in ("PULSE_WORKER_KEY", "PULSE_DOOR_TOKEN"):
@@ -40,10 +38,12 @@ async def test_the_page_shows_what_the_program_says() -> None:
         assert max(map(len, other.said.splitlines()), default=0) <= 80 or "--json" in one.command
 
 
-def test_the_help_on_the_page_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_on_the_page_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command more is none too few: each line that the page shows is there."""
-    shown = PAGE.read_text().partition("```text\n")[2].partition("```")[0]
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = PAGE.read_text().partition("```text\n$ pulse --help\n")[2].partition("```")[0]
     said = run_as_shown("pulse --help").said.splitlines()
     assert len(shown.splitlines()) > 20
     for line in shown.splitlines():
-        assert line in said
+        assert line in said, line
