@@ -81,7 +81,7 @@ async def _ask(screen: Screen, function: str, arguments: dict[str, object]) -> i
 COMMAND = Command(
     "schemas",
     Group.SET_UP,
-    "Show, publish and retire the schemas that payloads are held against, and switch refusing.",
+    "Show, publish and retire the schemas of payloads; refuse wrong ones, or not.",
     _run,
     _arguments,
     """

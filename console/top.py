@@ -94,7 +94,7 @@ def _tell(picture: _Picture, every: timedelta, screen: Screen) -> None:
     if screen.is_live:
         screen.draw(_picture(picture, every, screen))
         return
-    now = picture.stats["now"]
+    now = f"{now_of(picture.stats):%Y-%m-%d %H:%M:%S} UTC"
     workers = f"{things(len(picture.workers), 'worker')}"
     for one in picture.stats["queues"]:
         told = ", ".join(f"{name} {number(one[name])}" for name in ("due", "held", "running", "lost"))
