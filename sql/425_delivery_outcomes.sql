@@ -3,8 +3,9 @@
 -- Writes down what a channel saw. Answers {"status", "reason"}, with "delay_seconds" when it is to come back, and with
 -- "stale" when that send had been overtaken and nothing was changed.
 -- Callers: the channels' handlers, over RPC. `send` is the number that begin_delivery answered; told is {"outcome":
--- sent | refused | later | not_sent | unknown, "reason"?, "words"?, "provider_id"?, "delay_seconds"?, "hold_seconds"?,
--- "hold_channel"?, "target"?: keep | disable | remove, "suppress"?}; is_last: the job has no further attempt.
+-- sent | refused | later | not_sent | unknown, "reason"?, "words"?, "provider_id"?, "delay_seconds"?, "target"?: keep |
+-- disable | remove, "suppress"?, "is_ours"?: operators have to mend it, and what hold_lanes reads}; is_last: the job
+-- has no further attempt.
 -- Guarantees: safe to repeat.
 create function public.record_delivery(delivery_id uuid, send integer, told jsonb, is_last boolean) returns jsonb
 language plpgsql volatile security definer
@@ -21,7 +22,8 @@ begin
         return '{"status": "gone", "stale": true}';
     elsif delivery.sends <> record_delivery.send then
         return jsonb_build_object('status', delivery.status, 'reason', delivery.reason, 'stale', true);
-    elsif delivery.status not in ('sending', 'pending') and (delivery.status, outcome) <> ('unknown', 'sent') then
+    elsif delivery.status not in ('sending', 'pending')
+        and not (outcome = 'sent' and (delivery.status = 'unknown' or delivery.is_unsent)) then
         -- It was recorded and the answer was lost; or it was given up meanwhile. Only that it has arrived is news then.
         return jsonb_strip_nulls(jsonb_build_object('status', delivery.status, 'reason', delivery.reason));
     end if;
@@ -30,14 +32,7 @@ begin
         delay := delay * power(2, least(delivery.resends, 6));      -- what nobody answers for is asked less and less
     end if;
     perform public.leave_lane(delivery);
-    if (told ->> 'hold_seconds') is not null then
-        insert into public.delivery_lanes as l (lane, held_until)
-        values (
-            case when (told ->> 'hold_channel')::boolean then delivery.channel else public.lane_of(delivery) end,
-            now_at + make_interval(secs => (told ->> 'hold_seconds')::numeric)
-        )
-        on conflict (lane) do update set held_until = greatest(l.held_until, excluded.held_until);
-    end if;
+    perform public.hold_lanes(delivery, told);
     update public.alert_deliveries as d
     set
         status = case
@@ -58,6 +53,11 @@ begin
     returning d.* into delivery;
     if outcome = 'refused' then
         perform public.give_up_target(delivery, told);
+    elsif (told ->> 'is_ours')::boolean then
+        perform public.tell_operators(
+            'Alerts', 'channel_is_refused', concat_ws(':', delivery.channel, delivery.reason, now_at::date),
+            jsonb_build_object('channel', delivery.channel, 'reason', delivery.reason, 'words', delivery.words)
+        );
     end if;
     return jsonb_strip_nulls(jsonb_build_object(
         'status', delivery.status, 'reason', delivery.reason, 'send', delivery.sends,
@@ -70,6 +70,42 @@ end
 $$;
 
 
+-- Holds a target's lane or the whole channel's, as long as the provider wants it. Callers: record_delivery. told is
+-- {"hold_seconds"?, "hold_channel"?, "refusals"?: this answer counts against all of us, of which the provider takes
+-- only so many per "refusals_per_seconds"}. When they are used up the channel rests, before it is shut out.
+create function public.hold_lanes(delivery public.alert_deliveries, told jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    holds jsonb := '{}';
+    wait interval;
+begin
+    if told ->> 'hold_seconds' is not null then
+        holds := jsonb_build_object(
+            case when (told ->> 'hold_channel')::boolean then (delivery).channel else public.lane_of(delivery) end,
+            told -> 'hold_seconds'
+        );
+    end if;
+    if told ->> 'refusals' is not null then
+        wait := public.take_calls(
+            'refusals:' || (delivery).channel, 1, (told ->> 'refusals')::integer,
+            make_interval(secs => (told ->> 'refusals_per_seconds')::numeric)
+        );
+        if wait > interval '0' then
+            holds := holds || jsonb_build_object((delivery).channel, greatest(
+                extract(epoch from wait), (holds ->> (delivery).channel)::numeric
+            ));
+        end if;
+    end if;
+    insert into public.delivery_lanes as l (lane, held_until)
+    select h.key, public.clock_now() + make_interval(secs => h.value::numeric)
+    from jsonb_each_text(holds) as h
+    on conflict (lane) do update set held_until = greatest(l.held_until, excluded.held_until);
+end
+$$;
+
+
 -- What a refusal means for the target: it is disabled and its users are told by their other channels; or forgotten; or
 -- its address gets no mail any more. Callers: record_delivery.
 create function public.give_up_target(delivery public.alert_deliveries, told jsonb) returns void
@@ -78,24 +114,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     target public.alert_targets;
-    secret text;
     address text := (delivery).address;
 begin
     select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
     if told ->> 'target' = 'remove' then
         perform public.forget_target(target.id, target.user_id);
     elsif told ->> 'target' = 'disable' then
-        secret := (select s.decrypted_secret from vault.decrypted_secrets as s where s.id = target.secret_id);
         for target in
             update public.alert_targets as t
             set status = 'disabled', status_reason = told ->> 'reason'
             where
                 t.channel = target.channel and t.address = target.address and t.status = 'active'
                 -- Ids of webhooks are no secrets: whoever registers one with a wrong token loses their own alone.
-                and secret is not distinct from (
-                    select s.decrypted_secret from vault.decrypted_secrets as s
-                    where s.id = t.secret_id
-                )
+                and t.secret_mark is not distinct from target.secret_mark
             returning t.*
         loop
             perform public.tell_target_disabled(target, told ->> 'words');
@@ -131,6 +162,7 @@ $$;
 
 revoke all on function
 public.record_delivery(uuid, integer, jsonb, boolean),
+public.hold_lanes(public.alert_deliveries, jsonb),
 public.give_up_target(public.alert_deliveries, jsonb),
 public.tell_target_disabled(public.alert_targets, text)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -42,6 +42,8 @@ DEFINER = {
     **dict.fromkeys(FOR_ORDER_TRUTH, TRUTH),
     **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
     **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
+    "forget_secret": "who may delete a target need not be allowed to write in Vault",
+    "forget_reader": "who deletes a user need not be allowed to write what is ours",
     **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }
 """Run with the rights of their owner, and why."""
