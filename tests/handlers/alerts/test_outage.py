@@ -169,7 +169,7 @@ async def test_behind_a_mail_that_a_server_does_not_answer_for_no_other_waits_as
 async def test_who_waited_for_a_connection_to_a_silent_server_does_not_wait_for_another_time_out(
     monkeypatch: pytest.MonkeyPatch, greets: bool
 ) -> None:
-    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 4.0 if greets else 1.0)
     monkeypatch.setattr(smtp, "AT_ONCE", 1)
     came = asyncio.Event()
 

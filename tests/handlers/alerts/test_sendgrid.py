@@ -231,7 +231,7 @@ async def test_who_waited_behind_a_time_out_does_not_wait_for_another(
     double: SendGridDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "AT_ONCE", 1)
-    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 4.0)
     double.next = ["hang"]
     sender = Sender(double.sender, "PulseEngine")
     async with SendGrid.open(double.key, sender, double.url) as sendgrid, asyncio.TaskGroup() as group:
