@@ -7,74 +7,6 @@
 --
 -- Lock order: the delivery, its lanes (the target's before the channel's), what is told of it, and last the limit.
 
--- The lane of a target: two users who share a webhook, and its token, share its pace.
--- Callers: begin_delivery, record_delivery.
-create function public.lane_of(delivery public.alert_deliveries) returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-select (delivery).channel || ':' || coalesce(
-    (
-        select concat_ws(':', t.address, t.secret_mark) from public.alert_targets as t
-        where t.id = (delivery).target_id and t.address is not null
-    ), (delivery).address, (delivery).target_id::text
-);
-$$;
-
-
--- How long until the next turn of a lane, no earlier than that moment; turns lie so far apart.
--- Callers: enter_lane, await_turn.
-create function public.next_turn(lane text, earliest timestamptz, apart interval) returns interval
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-insert into public.delivery_lanes as l (lane, turn_at) values (next_turn.lane, next_turn.earliest)
-on conflict (lane) do update set turn_at = greatest(l.turn_at + next_turn.apart, next_turn.earliest)
-returning l.turn_at - public.clock_now();
-$$;
-
-
--- How long a delivery has to wait for its lane; zero: it has it, until it is recorded or the time is over.
--- Those who wait get turns one after the other, so that they do not all come back at once.
--- Callers: await_turn.
-create function public.enter_lane(
-    delivery public.alert_deliveries, lane text, one_at_a_time boolean, lasts interval
-) returns interval
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    now_at constant timestamptz := public.clock_now();
-    apart constant interval := make_interval(secs => case when enter_lane.one_at_a_time then 0.2 else 0.01 end);
-    known public.delivery_lanes;
-    has_turn constant boolean := (delivery).not_before <= now_at;
-begin
-    if enter_lane.one_at_a_time then
-        loop
-            select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane for update;
-            exit when found;
-            insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
-        end loop;
-    else
-        select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane;
-    end if;
-    if known.held_until > now_at
-        or enter_lane.one_at_a_time and (
-            known.busy_with <> (delivery).id and known.busy_until > now_at
-            or known.turn_at > now_at and has_turn is not true      -- others wait already
-        ) then
-        return public.next_turn(enter_lane.lane, greatest(known.held_until, now_at + apart), apart);
-    end if;
-    if enter_lane.one_at_a_time then
-        update public.delivery_lanes as l
-        set busy_with = (delivery).id, busy_until = now_at + enter_lane.lasts
-        where l.lane = enter_lane.lane;
-    end if;
-    return interval '0';
-end
-$$;
-
-
 -- Why a delivery that was wanted when it was routed is not sent after all; null: nothing has changed.
 -- Callers: close_delivery, await_turn.
 create function public.delivery_objection(delivery public.alert_deliveries) returns text
@@ -252,17 +184,6 @@ set search_path = pg_catalog, pg_temp
 return jsonb_build_object('step', 'later', 'delay_seconds', extract(epoch from wait), 'reason', reason);
 
 
--- Frees the lane that a delivery has. Callers: await_turn, end_delivery, record_delivery.
-create function public.leave_lane(delivery public.alert_deliveries) returns void
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-update public.delivery_lanes as l
-set busy_with = null, busy_until = null
-where l.lane = public.lane_of(delivery) and l.busy_with = (delivery).id;
-$$;
-
-
 -- Writes down how a delivery ended before it was sent, and answers so. Callers: close_delivery, await_turn.
 create function public.end_delivery(delivery public.alert_deliveries, status text, reason text) returns jsonb
 language plpgsql volatile
@@ -317,16 +238,12 @@ $$;
 
 
 revoke all on function
-public.lane_of(public.alert_deliveries),
-public.next_turn(text, timestamptz, interval),
-public.enter_lane(public.alert_deliveries, text, boolean, interval),
 public.delivery_objection(public.alert_deliveries),
 public.may_have_arrived(public.alert_deliveries),
 public.close_delivery(public.alert_deliveries, jsonb),
 public.await_turn(public.alert_deliveries, jsonb),
 public.begin_delivery(uuid, text, jsonb),
 public.later(interval, text),
-public.leave_lane(public.alert_deliveries),
 public.end_delivery(public.alert_deliveries, text, text),
 public.delivery_words(public.alert_deliveries)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -33,24 +33,7 @@ begin
     end if;
     perform public.leave_lane(delivery);
     perform public.hold_lanes(delivery, told);
-    update public.alert_deliveries as d
-    set
-        status = case
-            when outcome = 'sent' then 'sent'
-            when outcome = 'refused' then 'failed'
-            when outcome = 'unknown' then case when record_delivery.is_last then 'unknown' else 'sending' end
-            when outcome = 'not_sent' and record_delivery.is_last then 'failed'
-            else 'pending'
-        end,
-        is_unsent = outcome = 'not_sent' and record_delivery.is_last,
-        sending_until = case when outcome = 'unknown' then now_at end,
-        not_before = case when outcome in ('later', 'unknown') then now_at + delay end,
-        sent_at = case when outcome = 'sent' then now_at end,
-        provider_id = coalesce(told ->> 'provider_id', d.provider_id),
-        reason = told ->> 'reason',
-        words = told ->> 'words'
-    where d.id = delivery.id
-    returning d.* into delivery;
+    delivery := public.write_outcome(delivery, told, delay, record_delivery.is_last);
     if outcome = 'refused' then
         perform public.give_up_target(delivery, told);
     elsif (told ->> 'is_ours')::boolean then
@@ -70,39 +53,33 @@ end
 $$;
 
 
--- Holds a target's lane or the whole channel's, as long as the provider wants it. Callers: record_delivery. told is
--- {"hold_seconds"?, "hold_channel"?, "refusals"?: this answer counts against all of us, of which the provider takes
--- only so many per "refusals_per_seconds"}. When they are used up the channel rests, before it is shut out.
-create function public.hold_lanes(delivery public.alert_deliveries, told jsonb) returns void
-language plpgsql volatile
+-- Writes an outcome into the row of its delivery: the row as it is then. `delay`: how long it waits, if it does.
+-- Callers: record_delivery.
+create function public.write_outcome(
+    delivery public.alert_deliveries, told jsonb, delay interval, is_last boolean
+) returns public.alert_deliveries
+language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    holds jsonb := '{}';
-    wait interval;
-begin
-    if told ->> 'hold_seconds' is not null then
-        holds := jsonb_build_object(
-            case when (told ->> 'hold_channel')::boolean then (delivery).channel else public.lane_of(delivery) end,
-            told -> 'hold_seconds'
-        );
-    end if;
-    if told ->> 'refusals' is not null then
-        wait := public.take_calls(
-            'refusals:' || (delivery).channel, 1, (told ->> 'refusals')::integer,
-            make_interval(secs => (told ->> 'refusals_per_seconds')::numeric)
-        );
-        if wait > interval '0' then
-            holds := holds || jsonb_build_object((delivery).channel, greatest(
-                extract(epoch from wait), (holds ->> (delivery).channel)::numeric
-            ));
-        end if;
-    end if;
-    insert into public.delivery_lanes as l (lane, held_until)
-    select h.key, public.clock_now() + make_interval(secs => h.value::numeric)
-    from jsonb_each_text(holds) as h
-    on conflict (lane) do update set held_until = greatest(l.held_until, excluded.held_until);
-end
+update public.alert_deliveries as d
+set
+    status = case
+        when o.outcome = 'sent' then 'sent'
+        when o.outcome = 'refused' then 'failed'
+        when o.outcome = 'unknown' then case when write_outcome.is_last then 'unknown' else 'sending' end
+        when o.outcome = 'not_sent' and write_outcome.is_last then 'failed'
+        else 'pending'
+    end,
+    is_unsent = o.outcome = 'not_sent' and write_outcome.is_last,
+    sending_until = case when o.outcome = 'unknown' then o.now_at end,
+    not_before = case when o.outcome in ('later', 'unknown') then o.now_at + write_outcome.delay end,
+    sent_at = case when o.outcome = 'sent' then o.now_at end,
+    provider_id = coalesce(write_outcome.told ->> 'provider_id', d.provider_id),
+    reason = write_outcome.told ->> 'reason',
+    words = write_outcome.told ->> 'words'
+from (values (write_outcome.told ->> 'outcome', public.clock_now())) as o (outcome, now_at)
+where d.id = (write_outcome.delivery).id
+returning d.*;
 $$;
 
 
@@ -162,7 +139,7 @@ $$;
 
 revoke all on function
 public.record_delivery(uuid, integer, jsonb, boolean),
-public.hold_lanes(public.alert_deliveries, jsonb),
+public.write_outcome(public.alert_deliveries, jsonb, interval, boolean),
 public.give_up_target(public.alert_deliveries, jsonb),
 public.tell_target_disabled(public.alert_targets, text)
 from public, anon, authenticated, service_role, pulse_worker;
