@@ -59,6 +59,8 @@ DEFINER = {
     **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
     **dict.fromkeys(FOR_LOOKING, "they tell of catalogs and sessions that only the owner may look at"),
     **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
+    "forget_secret": "who may delete a target need not be allowed to write in Vault",
+    "forget_reader": "who deletes a user need not be allowed to write what is ours",
     **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }
 """Run with the rights of their owner, and why."""
