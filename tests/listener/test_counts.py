@@ -132,7 +132,7 @@ def test_every_kind_of_fact_is_counted_or_is_of_no_interest() -> None:
 
 def test_every_metric_gets_its_numbers_from_somewhere() -> None:
     """From facts, or from a look at how things are (`Service.numbers`)."""
-    looked_at = {c.DUE, c.OLDEST, c.RUNNING, c.DEAD, c.PLACES, c.TAKEN, c.READY}
+    looked_at = {c.DUE, c.OLDEST, c.HELD, c.PAUSED, c.RUNNING, c.DEAD, c.PLACES, c.TAKEN, c.READY}
     counted = counts()
     counted(e.Started("w", ["broker"], [], TWO))
     events: list[e.Event] = [
