@@ -132,7 +132,7 @@ class Fleet:
     async def serve(self, number: int, chance: Random) -> None:
         """It serves what is due, or is late and dies with what it has seen, or is killed in the middle of it."""
         store = await self.one(number)
-        most = chance.choice([20, 100])
+        most = chance.choice([10, 50])
         match chance.randrange(6):
             case 0:
                 await look(store, most)
