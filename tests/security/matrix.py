@@ -80,7 +80,7 @@ TABLES: Final = {
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
 
 _OF_PRODUCERS = frozenset(
-    {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key"}
+    {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key", "traceparent"}
 )
 _HARMLESS = frozenset(
     "id queue status type user_id priority run_at attempt cancel_requested progress result created_at updated_at"
@@ -196,6 +196,8 @@ _WITHIN_SCHEDULES: Final = "slot_data refusal insert_slots schedule_state".split
 FUNCTIONS: Final = {
     #                            anon user other service worker
     "clock_now":                "-    -    -     Y       -",
+    "trace_of_request":         "-    -    -     Y       -",
+    "queue_ages":               "-    -    -     Y       Y",
     "enqueue":                  "-    -    -     Y       Y",
     "claim":                    "-    -    -     Y       Y",
     "heartbeat":                "-    -    -     Y       Y",

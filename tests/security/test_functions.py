@@ -47,6 +47,7 @@ DEFINER = {
     "canary": "the rows are nobody's to write",
     "tell_worker": "the rows are nobody's to write",
     "take_door_call": "nobody but the owner may count calls",
+    "queue_ages": "a worker need not read rows to know how many there are",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_GATES, "nobody but the owner may say what is held back, or read whom a limit counts"),
@@ -66,6 +67,7 @@ DEFINER = {
 """Run with the rights of their owner, and why."""
 IN_FULL = {
     "clock_now": "is inlined, which a setting would forbid",
+    "trace_of_request": "is inlined, which a setting would forbid",
     "status_after": "is inlined, which a setting would forbid",
     "retry_delay": "is inlined, which a setting would forbid",
     "limit_key": "is inlined, which a setting would forbid",
