@@ -1,10 +1,11 @@
 """A day's alerts at once: to many users, over three channels, while providers say "too fast", lose webhooks, and hang.
 
-    .venv/bin/python -m bench.alerts --alerts 10000 --users 1000 --processes 2
+    .venv/bin/python -m bench.alerts --alerts 10000 --users 1000 --processes 2 --hanging push
 
 The database, the API and the workers are processes of their own; the providers are doubles that hold to the limits
 that are documented, and share this process. Of fifty users one has a dead webhook, device and address; one
-answer of Discord in a hundred is a 429 that nobody could foresee; Firebase hangs until the other channels are done.
+answer of Discord in a hundred is a 429 that nobody could foresee; the provider that is named hangs
+until the others are done.
 """
 
 import argparse
@@ -23,12 +24,14 @@ import asyncpg
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from bench.stack import listening, running_stack
-from devstack.alerts.discord import DiscordDouble
+from devstack.alerts.discord import HANGS, DiscordDouble
 from devstack.alerts.firebase import FirebaseDouble
 from devstack.keys import LOCAL
 
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ONE_DEAD_OF: Final = 50
+CHANNELS: Final = {"discord": "Discord", "email": "e-mail", "push": "push"}
+BY_NAME: Final = {"mail": "email", "push": "push", "discord": "discord"}
 SHARED_429: Final = {"X-RateLimit-Scope": "shared", "Retry-After": "1"}
 OPEN: Final = """
     select count(*) from alert_deliveries
@@ -43,6 +46,8 @@ class PostOffice:
     url: str = ""
     mails: int = 0
     dead: set[str] = field(default_factory=set[str])
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set: it takes what is sent, and does not answer."""
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd finds these by their names
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
@@ -55,6 +60,7 @@ class PostOffice:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
         """Takes a mail."""
+        await self.is_open.wait()
         self.mails += 1
         return "250 2.0.0 Ok"
 
@@ -63,6 +69,7 @@ class PostOffice:
 async def post_office() -> AsyncIterator[PostOffice]:
     """One that is open."""
     office = PostOffice()
+    office.is_open.set()
     server = await asyncio.get_running_loop().create_server(lambda: SMTP(office), "127.0.0.1", 0)
     async with server:
         office.url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -94,6 +101,22 @@ class Town:
             "FIREBASE_KEY": json.dumps(self.firebase.key),
             "FIREBASE_API_BASE": self.firebase.url,
         }
+
+    def hang(self, channel: str) -> None:
+        """From now on its provider takes what is sent and answers nobody."""
+        if channel == "discord":
+            self.discord.fail_next(HANGS, sys.maxsize)
+        elif channel == "push":
+            self.firebase.may_take_messages.clear()
+        elif self.post is not None:
+            self.post.is_open.clear()
+
+    def heal(self) -> None:
+        """All providers answer."""
+        self.discord.heal()
+        self.firebase.may_take_messages.set()
+        if self.post is not None:
+            self.post.is_open.set()
 
     async def settle(self, owner: Owner, users: int) -> None:
         """So many users move in, each with a webhook and a device."""
@@ -152,7 +175,9 @@ async def ends(owner: Owner) -> Mapping[tuple[str, str, str | None], int]:
     return {(row["channel"], row["status"], row["reason"]): row["n"] for row in rows}
 
 
-async def _measure(alerts: int, users: int, processes: int) -> int:
+async def _measure(alerts: int, users: int, processes: int, hanging: str) -> int:
+    others = [channel for channel in CHANNELS if channel != hanging]
+    names = " and ".join(CHANNELS[channel] for channel in others)
     async with (
         running_stack() as stack,
         DiscordDouble() as discord,
@@ -168,17 +193,17 @@ async def _measure(alerts: int, users: int, processes: int) -> int:
             headers=SHARED_429,
             body={"message": "The resource is being rate limited.", "retry_after": 0.5, "global": False},
         )
-        firebase.may_take_messages.clear()
+        town.hang(hanging)
         _say(f"{alerts} alerts to {users} users over Discord, e-mail and push, {processes} workers …")
         workers, environment = ("worker", "--queues", "alerts", "--no-scheduler"), town.environment(stack.url)
         async with listening(*workers, processes=processes, environment=environment) as doors:
             began = time.perf_counter()
             await tell(owner, town, alerts)
-            await until_done(owner, "discord", "email")
+            await until_done(owner, *others)
             others_in = time.perf_counter() - began
-            _say("Discord and e-mail are done; Firebase answers again …")
-            firebase.may_take_messages.set()
-            await until_done(owner, "discord", "email", "push")
+            _say(f"{names} are done; {CHANNELS[hanging]} answers again …")
+            town.heal()
+            await until_done(owner, *CHANNELS)
             all_in = time.perf_counter() - began
             calls, busy = await _work(doors)
         told = await ends(owner)
@@ -188,7 +213,7 @@ async def _measure(alerts: int, users: int, processes: int) -> int:
     _print(town, told, alerts, resent)
     print(f"calls of the queue          {calls / alerts:.1f} an alert")
     print(f"the workers' CPU time       {busy / alerts * 1000:.0f} ms an alert")
-    print(f"Discord and e-mail done     after {others_in:.0f} s, while Firebase hung")
+    print(f"{names} done".ljust(27), f"after {others_in:.0f} s, while {CHANNELS[hanging]} hung")
     print(f"all done                    after {all_in:.0f} s")
     return 0 if not discord.exceeded and max(discord.most_at_once.values()) == 1 else 1
 
@@ -233,8 +258,12 @@ def main() -> None:
     parser.add_argument("--alerts", type=int, default=10_000, help="alerts (default: 10000)")
     parser.add_argument("--users", type=int, default=1_000, help="users (default: 1000)")
     parser.add_argument("--processes", type=int, default=2, help="workers (default: 2)")
+    parser.add_argument(
+        "--hanging", choices=sorted(BY_NAME), default="push", help="whose provider hangs (default: push)"
+    )
     arguments = parser.parse_args()
-    sys.exit(asyncio.run(_measure(arguments.alerts, arguments.users, arguments.processes)))
+    measured = _measure(arguments.alerts, arguments.users, arguments.processes, BY_NAME[arguments.hanging])
+    sys.exit(asyncio.run(measured))
 
 
 if __name__ == "__main__":

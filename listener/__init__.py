@@ -10,6 +10,7 @@ from listener.progress import Progress
 from listener.redaction import strike_out
 from listener.registry import Delivery, Payload, handler, webhook
 from listener.resources import Setting, Settings, resource
+from listener.traces import traceparent
 
 __all__ = [
     "Cancel",
@@ -33,5 +34,6 @@ __all__ = [
     "handler",
     "resource",
     "strike_out",
+    "traceparent",
     "webhook",
 ]

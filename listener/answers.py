@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 from uuid import UUID
 
 from listener.jobs import AttemptRef, Job
@@ -42,6 +42,8 @@ class JobJson(TypedDict):
     uncounted: int
     max_attempts: int
     created_at: str
+    traceparent: NotRequired[str | None]
+    """Not from a database whose migrations are older than this process."""
 
 
 class ClaimJson(TypedDict):
@@ -104,6 +106,7 @@ def _job(said: JobJson) -> Job:
         uncounted=said["uncounted"],
         max_attempts=said["max_attempts"],
         created_at=datetime.fromisoformat(said["created_at"]),
+        traceparent=said.get("traceparent"),
     )
 
 

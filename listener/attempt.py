@@ -27,13 +27,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from listener.errors import PulseError, Reject, RetryAfter
-from listener.events import AttemptStopped, Emit, Swallowed
+from listener.events import AttemptBegan, AttemptEnded, AttemptStopped, Emit, Swallowed
 from listener.jobs import Job, WokenBy
 from listener.outcomes import Cancel, Completed, Dead, ErrorText, Json, Outcome, Retry, Snooze
 from listener.progress import Progress, Report
 from listener.redaction import Redactor, is_plain, keep_at_hand, storable
 from listener.registry import Handler
 from listener.resources import Provided
+from listener.traces import carry
 
 _LARGEST_RESULT = 256_000
 _LONGEST_FAULTS = 2_000
@@ -93,13 +94,23 @@ class Attempt:
         """What to record when a cancellation passed through `run` that was not the process's own."""
         text = "The handler, or a library that it uses, cancelled its own task; nobody had asked to stop it."
         stack = self._redactor.error(error, self.job.data).stack
-        return Retry(ErrorText("CancelledError", text, stack), self._delay())
+        outcome = Retry(ErrorText("CancelledError", text, stack), self._delay())
+        self._emit(AttemptEnded(self.job, outcome))
+        return outcome
 
     async def run(self) -> Outcome | None:
         """The outcome to record, or None when the job is no longer ours. Raises nothing but foreign cancellation."""
         self._task = asyncio.current_task()
         self.started = time.monotonic()
         keep_at_hand(self.job.data)
+        carry(self.job.traceparent)
+        self._emit(AttemptBegan(self.job))
+        outcome = await self._ends()
+        self._emit(AttemptEnded(self.job, outcome))
+        return outcome
+
+    async def _ends(self) -> Outcome | None:
+        """With whatever the handler raises turned into an outcome."""
         try:
             return await self._run()
         except asyncio.CancelledError as error:

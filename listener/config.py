@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from listener.destinations import SECRETS as SECRETS_OF_EXPORTS
+from listener.destinations import Destinations, destinations_in
 from listener.errors import ConfigError
 from listener.keyring import FILE, PUBLIC_NAME, SERVICE_NAME, WORKER_NAME, read_keys
 from listener.keys import WHERE_KEYS
@@ -50,7 +52,7 @@ DATABASE_URL = Setting(
     "DATABASE_URL",
     "Supabase dashboard, Connect, Session pooler (locally: postgresql://postgres:postgres@127.0.0.1:54322/postgres)",
 )
-_SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN, DOOR_TOKENS)
+_SECRETS = (SUPABASE_SERVICE_ROLE_KEY, WORKER_KEY, JWT_SECRET, DOOR_TOKEN, DOOR_TOKENS, *SECRETS_OF_EXPORTS)
 """Whatever a process needs of them: what is there is never printed."""
 _SECRET_WORDS = {
     "KEY",
@@ -93,6 +95,8 @@ class Config:
     """The variable that the key comes from."""
     environment: Settings = field(default_factory=dict[str, str], repr=False)
     """As it was given, with the names of files: what keys and tokens are read from again."""
+    destinations: Destinations = field(default=Destinations(), repr=False)
+    """Where numbers and spans are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ class Tempo:
     """How often a process says how it is; up to a fifth longer."""
     progress: timedelta = timedelta(seconds=1)
     """How often what handlers say of their progress is sent."""
+    export: timedelta = timedelta(seconds=10)
+    """Between two deliveries of numbers to whoever wants them sent; Datadog's agent gathers as long."""
     listening: Timings = Timings()
 
     @property
@@ -182,6 +188,8 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
     problems += filter(None, [url and _url_problem(url), *(found.problems if first is None else ())])
     door = read_tokens(environment)
     problems += filter(None, [_listen_problem(listen, as_worker=as_worker), *door.problems])
+    destinations, problems_of_exports = destinations_in(environment)
+    problems += problems_of_exports
     if problems or first is None:
         raise ConfigError(problems)
     declared_secrets = [setting.name for setting in [*wanted.values(), *_SECRETS] if setting.secret]
@@ -198,6 +206,7 @@ def read_config(environment: Mapping[str, str], declared: Iterable[Setting] = ()
         first.apikey if as_worker else None,
         first.name,
         dict(environment),
+        destinations,
     )
 
 

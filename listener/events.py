@@ -1,8 +1,9 @@
-"""What can happen in a worker, as facts: the rooms emit them, `metrics.py` alone counts and tells them."""
+"""What can happen in a worker, as facts: the rooms emit them, `metrics.py` tells them and `counts.py` counts them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from listener.jobs import Job, WokenBy
 from listener.keyring import KeyEvent
@@ -35,6 +36,22 @@ class Claimed:
     count: int
     waited: timedelta
     """How long the oldest of them had been due."""
+    jobs: Sequence[Job] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBegan:
+    """A handler is about to run. Emitted in the context of its attempt, for whoever has something to put there."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """A handler has returned; its outcome is not recorded yet. None: the job had moved on, there is none to record."""
+
+    job: Job
+    outcome: Outcome | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +145,32 @@ class Available:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A function of the database was called."""
+
+    call: str
+    took: timedelta
+    answer: Literal["ok", "unavailable", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class NotExported:
+    """Numbers or spans could not be delivered. Numbers go with the next try; spans that do not fit are lost."""
+
+    exporter: str
+    reason: str
+    retry_in: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """They are delivered again."""
+
+    exporter: str
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class SlotInserted:
     """The scheduler put the job of a due slot into its queue (or found that a process of another version had)."""
 
@@ -170,6 +213,13 @@ class Swallowed:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopAnswered:
+    """The event loop gave the sign that it is asked for once a second."""
+
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class StoodStill:
     """The event loop gives no sign: something blocks it, and nothing else gets done meanwhile."""
 
@@ -198,6 +248,8 @@ Event = (
     Started
     | DoorOpen
     | Claimed
+    | AttemptBegan
+    | AttemptEnded
     | MissedWakeup
     | AttemptsLost
     | UnknownTypes
@@ -209,11 +261,15 @@ Event = (
     | Unannounced
     | Unavailable
     | Available
+    | Called
+    | NotExported
+    | Exported
     | SlotInserted
     | SlotWithoutHandler
     | SlotsLeftOut
     | ScheduleRefused
     | Swallowed
+    | LoopAnswered
     | StoodStill
     | Draining
     | Drained

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+from listener.traces import traceparent
+
 
 class Queue(StrEnum):
     """The queues that the project starts with; `select create_queue('reports')` adds one, and its plain name serves."""
@@ -83,6 +85,8 @@ class Job:
     """How many of the attempts so far do not count against max_attempts (snoozed, handed back)."""
     max_attempts: int
     created_at: datetime
+    traceparent: str | None = None
+    """The trace that the job is a part of, if whoever inserted it said so; see `traces.py`."""
 
     @property
     def key(self) -> str:
@@ -113,6 +117,8 @@ class NewJob:
     """None: the database's default (4: one attempt and three retries)."""
     idempotency_key: str | None = None
     """At most one job of a queue carries the same key; enqueueing it again answers the first one's id."""
+    traceparent: str | None = field(default_factory=traceparent)
+    """The trace that the job is a part of: that of the work in which it is made."""
 
 
 class Enqueued(NamedTuple):

@@ -1,4 +1,6 @@
-"""The only file that logs and counts: it turns the facts of `events.py` into one line each, without secrets.
+"""The only file that logs: it turns the facts of `events.py` into one line each, without secrets.
+
+It also hands each fact to whoever else listens: what counts (`counts.py`), and what exports.
 
 On a terminal a line reads as a sentence; elsewhere it is one JSON object, with the same sentence as `message` and each
 fact under its own name. Lines of handlers and warnings of libraries go through the same redaction.
@@ -36,18 +38,26 @@ _IN_THE_SENTENCE = {"queue", "job_id", "type", "outcome", "answer"}
 
 
 class Metrics:
-    """Receives every fact. Counts are since the process began."""
+    """Receives every fact, from any thread."""
 
-    def __init__(self, redactor: Redactor) -> None:
-        self.counts: Counter[str] = Counter()
-        """For the door's /health: finished jobs by outcome, missed wake-ups, stale outcomes, swallowed errors."""
+    def __init__(self, redactor: Redactor, *listeners: e.Emit) -> None:
         self._redactor = redactor
+        self._listeners = list(listeners)
         self._unknown: dict[str, Mapping[str, int]] = {}
         self._troubles: dict[str, Counter[str]] = {}
         """How often the same reason came in the trouble that goes on, by whom it troubles."""
 
+    def listen(self, listener: e.Emit) -> None:
+        """From now on this one hears every fact, before it is told."""
+        self._listeners.append(listener)
+
     def __call__(self, event: e.Event) -> None:
-        """Counts the fact and tells it. Never raises: a log line is not worth a job."""
+        """Hands the fact on and tells it. Never raises: neither a number nor a log line is worth a job."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001
+                sys.stderr.write(f"could not count {type(event).__name__}: {type(error).__name__}\n")
         try:
             self._tell(event)
         except Exception as error:  # noqa: BLE001
@@ -58,6 +68,8 @@ class Metrics:
         match event:
             case e.Finished():
                 self._finished(event)
+            case e.Called() | e.AttemptBegan() | e.AttemptEnded() | e.LoopAnswered():
+                pass  # they come with every job and every second: they are counted, and no line of them is written
             case e.Started(worker_id, queues, types, took):
                 served = f"serving {', '.join(queues)}" if queues else "door only"
                 self._log(
@@ -69,22 +81,18 @@ class Metrics:
             case e.DoorOpen(url):
                 self._log("INFO", "door open", url=url)
             case e.Recovered(count):
-                self.counts["outcomes recovered"] += count
                 self._log("WARNING", f"recording {count} outcomes that a process left when it died")
             case e.Claimed(queue, woken_by, count, waited):
-                self.counts[f"claimed by {woken_by}"] += count
                 self._log(
                     "DEBUG", f"{queue}: claimed {count}", woken_by=woken_by, waited_seconds=_seconds(waited)
                 )
             case e.MissedWakeup(queue, count, waited):
-                self.counts["missed wake-ups"] += count
                 self._log(
                     "WARNING",
                     f"{queue}: a sweep found {count} due that Realtime did not announce",
                     waited_seconds=_seconds(waited),
                 )
             case e.AttemptsLost(queue, retried, dead):
-                self.counts["attempts lost"] += retried + dead
                 text = f"{queue}: workers vanished in mid-job: {retried} to be retried, {dead} dead letters"
                 self._log("ERROR", text)
             case e.UnknownTypes(queue, counts):
@@ -99,7 +107,6 @@ class Metrics:
                 self._troubles.pop("Realtime", None)
                 self._log("INFO", "Realtime is ready", deaf_seconds=_seconds(deaf_for))
             case e.Deaf(reason, retry_in):
-                self.counts["deaf"] += 1
                 if tries := self._tries("Realtime", reason):
                     self._log(
                         "WARNING",
@@ -113,7 +120,6 @@ class Metrics:
                     f"PULSE_LISTEN is broadcast, but {clean(problem)} Until then sweeps find the jobs",
                 )
             case e.Unavailable(call, reason, retry_in):
-                self.counts["calls not answered"] += 1
                 if tries := self._tries(call, reason):
                     self._log(
                         "WARNING",
@@ -124,6 +130,19 @@ class Metrics:
             case e.Available(call, after):
                 if self._troubles.pop(call, None):
                     self._log("INFO", f"{call}: the REST API answers again", after_seconds=_seconds(after))
+            case e.NotExported(exporter, reason, retry_in):
+                if tries := self._tries(exporter, reason):
+                    self._log(
+                        "WARNING",
+                        f"metrics to {exporter}: {clean(reason)}; no job is affected, trying again",
+                        **tries,
+                        retry_in_seconds=_seconds(retry_in),
+                    )
+            case e.Exported(exporter, after):
+                if self._troubles.pop(exporter, None):
+                    self._log(
+                        "INFO", f"metrics to {exporter} are delivered again", after_seconds=_seconds(after)
+                    )
             case e.SlotInserted(name, slot, job_id, created):
                 how = "inserted" if created else "was there already"
                 self._log("INFO", f"schedule {name}: slot {slot} {how} as job {job_id}")
@@ -132,16 +151,13 @@ class Metrics:
                     "WARNING", f"schedule {name}: {count} slots were missed and get no job, by its policy"
                 )
             case e.ScheduleRefused(name, why):
-                self.counts["schedules refused"] += 1
                 self._log("WARNING", f"schedule {name} stands still: {clean(why)}")
             case e.SlotWithoutHandler(type_, queue):
                 text = f"schedule {type_}: no handler here; its rows in {queue}_jobs wait for a process that has one"
                 self._log("WARNING", text)
             case e.Swallowed(where, error):
-                self.counts["errors survived"] += 1
                 self._log("ERROR", f"{where}: {type(error).__name__}: {clean(str(error))}")
             case e.StoodStill(how_long, where):
-                self.counts["stood still"] += 1
                 text = f"blocked at {where}: no other job runs and no lease is renewed until that is over"
                 self._log("ERROR", text, still_seconds=_seconds(how_long))
             case e.Draining(running, grace):
@@ -154,7 +170,6 @@ class Metrics:
                 text = f"drained: {handed_back} handed back, {abandoned} did not stop"
                 self._log("WARNING" if abandoned else "INFO", text, took_seconds=_seconds(took))
             case KeyTaken(name):
-                self.counts["keys taken"] += 1
                 self._log("INFO", f"{name}: the project takes the next key, and everything here shows it now")
             case KeyRefused(name, another):
                 then = "trying another one" if another else f"work is kept. {mend(name)}"
@@ -168,7 +183,6 @@ class Metrics:
     def _finished(self, event: e.Finished) -> None:
         ended, outcome, recorded = event.ended, event.outcome, event.recorded
         queue, id_, attempt = ended.ref
-        self.counts[outcome.kind] += 1
         level, became = "INFO", "completed"
         clean = self._redactor.text
         match outcome:
@@ -186,7 +200,6 @@ class Metrics:
         elif recorded.run_in is not None and recorded.status == "pending":
             became = f"{became}; again in {recorded.run_in.total_seconds():.3g} s"
         if recorded.answer is Answer.STALE:
-            self.counts["stale outcomes"] += 1
             level, became = "WARNING", f"{became}, but STALE: the job is {recorded.status} by another attempt"
         self._log(
             level,

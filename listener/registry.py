@@ -186,6 +186,10 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
                 else:
                     handlers[one.queue, one.type] = one
                     schedules += _schedules(value, one, problems)
+            elif declared_on(value):
+                problems.append(
+                    f"{module.__name__}: a schedule stands above what is no handler; put @handler below it."
+                )
     if wanted is not None:
         known = {queue for queue, _ in handlers}
         problems += [

@@ -26,9 +26,13 @@ from secrets import token_hex
 from typing import NoReturn
 
 from listener.attempt import Stop
+from listener.catalogue import PLACES, READY, TAKEN
 from listener.config import Config, Tempo
+from listener.counts import Counts, Numbers
+from listener.depths import Depths
 from listener.errors import StoreError
 from listener.events import DoorOpen, Drained, Draining, Recovered, Started
+from listener.exports import Exports, open_exports
 from listener.heartbeat import keep_leases
 from listener.journal import open_journal
 from listener.keyring import Key, Keyring, read_keys
@@ -85,8 +89,9 @@ class Service:
         # It also travels in a Realtime filter, where a dot or a comma would have a meaning.
         host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
         self.worker_id = f"{host}-{os.getpid()}-{token_hex(3)}"
+        self.counts = Counts({queue: registry.types(queue) for queue in registry.queues})
         self.redactor = Redactor(config.secrets)
-        self.metrics = Metrics(self.redactor)
+        self.metrics = Metrics(self.redactor, self.counts)
         self.keyring = Keyring(
             Key(config.key_name, config.key, config.apikey or config.key),
             partial(read_keys, config.environment),
@@ -108,6 +113,7 @@ class Service:
         self._deadline: asyncio.TimerHandle | None = None
         self._workers: list[Worker] = []
         self._store: Store | None = None
+        self._depths: Depths | None = None
         self._subscription: Subscription | None = None
         self._scheduler: Scheduler | None = None
 
@@ -132,7 +138,18 @@ class Service:
             stack.callback(self._no_deadline)
             stack.enter_context(watched(self.metrics))
             store = self._store = await stack.enter_async_context(
-                connected(self._config.supabase_url, self.keyring, self.worker_id)
+                connected(self._config.supabase_url, self.keyring, self.worker_id, emit=self.metrics)
+            )
+            self._depths = Depths(store, self.metrics)
+            exports = await stack.enter_async_context(
+                open_exports(
+                    self._config.destinations,
+                    self.counts,
+                    self.numbers,
+                    self._tempo.export,
+                    self.worker_id,
+                    self.metrics,
+                )
             )
             needed = self._registry.resources if self._plan.queues else ()
             resources = await stack.enter_async_context(opened(needed, self._config.settings, self.keyring))
@@ -172,7 +189,7 @@ class Service:
             )
             if self._plan.schedules:
                 self._scheduler = Scheduler(store, self._registry, tempo=self._tempo, emit=self.metrics)
-            await self._work(store, self._subscription, reporter)
+            await self._work(store, self._subscription, reporter, exports)
 
     def _leave_after(self, seconds: float) -> None:
         """Unless all is closed by then, the process leaves by force."""
@@ -183,7 +200,9 @@ class Service:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    async def _work(self, store: Store, subscription: Subscription, reporter: Reporter) -> None:
+    async def _work(
+        self, store: Store, subscription: Subscription, reporter: Reporter, exports: Exports
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             async with AsyncExitStack() as door:
                 await door.enter_async_context(self._door(store))
@@ -199,6 +218,7 @@ class Service:
                     hints.append(group.create_task(subscription.run(), name="subscription"))
                 if self._scheduler is not None:
                     hints.append(group.create_task(self._scheduler.run(), name="scheduler"))
+                group.create_task(exports.run(), name="exports")
                 self._tell_started()
                 await self._stopping.wait()
                 for task in hints:
@@ -214,6 +234,7 @@ class Service:
             self._leave_after(_CLOSING_SECONDS)
             leases.cancel()
             reports.cancel()
+            exports.end()
             if told is not None:
                 await asyncio.wait([told], timeout=_LAST_WORD_SECONDS)
                 told.cancel()
@@ -294,7 +315,7 @@ class Service:
                 worker.queue: {"running": len(worker.running), "places": self._plan.places}
                 for worker in self._workers
             },
-            "counts": dict(self.metrics.counts),
+            "counts": self.counts.totals(),
             "calls": self._store.calls if self._store is not None else 0,
             "cpu_seconds": round(time.process_time(), 3),
         }
@@ -307,6 +328,17 @@ class Service:
                 "epochs": self._subscription.epochs,
             }
         return Health(problems, facts)
+
+    async def numbers(self) -> Numbers:
+        """What was counted, and how things are at this moment."""
+        numbers = self.counts.read()
+        if self._depths is not None and not self._stopping.is_set():  # the last words wait for nobody
+            await self._depths.tell(numbers)
+        for worker in self._workers:
+            numbers.values[PLACES][worker.queue,] = self._plan.places
+            numbers.values[TAKEN][worker.queue,] = len(worker.running)
+        numbers.values[READY][()] = 0.0 if self.health().problems else 1.0
+        return numbers
 
     def _tell_started(self) -> None:
         types = [f"{queue}/{type_}" for queue in self._plan.queues for type_ in self._registry.types(queue)]
@@ -329,6 +361,7 @@ class Service:
             registry=self._registry,
             store=store,
             health=self.health,
+            numbers=self.numbers,
             emit=self.metrics,
             tokens=self.tokens,
         ) as url:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
 
-from listener.events import Emit, StoodStill
+from listener.events import Emit, LoopAnswered, StoodStill
 
 _LIMIT_SECONDS = 5.0
 _ROUND_SECONDS = 1.0
@@ -37,17 +37,23 @@ def watched(emit: Emit) -> Iterator[None]:
 def _watch(loop: asyncio.AbstractEventLoop, whose: int, over: threading.Event, emit: Emit) -> None:
     while not over.is_set():
         sign = threading.Event()
+        began, tell_at = time.monotonic(), _LIMIT_SECONDS
         try:
-            loop.call_soon_threadsafe(sign.set)
+            loop.call_soon_threadsafe(_answer, began, sign, emit)
         except RuntimeError:  # it has closed
             return
-        began, tell_at = time.monotonic(), _LIMIT_SECONDS
         while not over.is_set() and not sign.wait(min(_ROUND_SECONDS, _LIMIT_SECONDS)):
             still = time.monotonic() - began
             if still >= tell_at:
                 tell_at = still * 2
                 emit(StoodStill(timedelta(seconds=still), _place(sys._current_frames().get(whose))))
         over.wait(_ROUND_SECONDS)
+
+
+def _answer(asked_at: float, sign: threading.Event, emit: Emit) -> None:
+    """On the loop."""
+    sign.set()
+    emit(LoopAnswered(timedelta(seconds=time.monotonic() - asked_at)))
 
 
 def _place(frame: FrameType | None) -> str:

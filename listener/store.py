@@ -7,19 +7,21 @@ StoreUnavailable, "call again", and only a clear no is StoreRefused.
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 from uuid import UUID
 
 import aiohttp
 
 from listener.answers import Claim, ClaimJson, FinishJson, ReplayJson, read_claim, read_recorded
 from listener.errors import StoreRefused, StoreUnavailable
+from listener.events import Called, Emit
 from listener.jobs import AttemptRef, Enqueued, NewJob, WokenBy
 from listener.keyring import Keyring, keyring_of
 from listener.outcomes import Outcome, Recorded, to_json
@@ -76,9 +78,12 @@ class Beat:
 class Store:
     """The queue as seen through the REST API. Safe for many tasks at once; owned and closed by `connected`."""
 
-    def __init__(self, session: aiohttp.ClientSession, worker_id: str, keyring: Keyring) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, worker_id: str, keyring: Keyring, emit: Emit | None = None
+    ) -> None:
         self._session = session
         self._keyring = keyring
+        self._emit = emit
         self.worker_id = worker_id
         self.calls = 0
         """RPCs sent so far, repeats included."""
@@ -177,6 +182,21 @@ class Store:
         }
 
     async def _call(self, function: str, arguments: Mapping[str, object], read: Callable[[object], T]) -> T:
+        """Calls a function, and tells how long that took and how it went."""
+        began = time.monotonic()
+        answer: Literal["ok", "unavailable", "refused"] = "unavailable"
+        try:
+            said = await self._ask(function, arguments, read)
+            answer = "ok"
+            return said
+        except StoreRefused:
+            answer = "refused"
+            raise
+        finally:
+            if self._emit is not None:
+                self._emit(Called(function, timedelta(seconds=time.monotonic() - began), answer))
+
+    async def _ask(self, function: str, arguments: Mapping[str, object], read: Callable[[object], T]) -> T:
         self.calls += 1
         try:
             data = _dumps(arguments)
@@ -235,11 +255,16 @@ class Store:
 
 @asynccontextmanager
 async def connected(
-    supabase_url: str, key: str | Keyring, worker_id: str, *, apikey: str | None = None
+    supabase_url: str,
+    key: str | Keyring,
+    worker_id: str,
+    *,
+    apikey: str | None = None,
+    emit: Emit | None = None,
 ) -> AsyncIterator[Store]:
     """A Store with its connection pool, closed at the end. Does not call anything yet.
 
-    `key` says who we are; `apikey` is for the gateway, where that key alone would not open it.
+    `key` says who we are; `apikey` is for the gateway, where that key alone would not open it. `emit` hears of calls.
     """
     headers = {"Content-Type": "application/json", "User-Agent": f"pulse/{worker_id}"}
     # No limit: the number of calls in flight is bounded by the number of loops that make them.
@@ -247,7 +272,7 @@ async def connected(
     async with aiohttp.ClientSession(
         supabase_url, headers=headers, timeout=_TIMEOUT, connector=connector
     ) as session:
-        yield Store(session, worker_id, keyring_of(key, apikey))
+        yield Store(session, worker_id, keyring_of(key, apikey), emit)
 
 
 def _new_job(job: NewJob) -> dict[str, object]:
@@ -260,6 +285,7 @@ def _new_job(job: NewJob) -> dict[str, object]:
         "run_at": job.run_at,
         "max_attempts": job.max_attempts,
         "idempotency_key": job.idempotency_key,
+        "traceparent": job.traceparent,
     }
     return {name: value for name, value in words.items() if value is not None}
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from listener.admission import Admission, check_kind, key_of
 from listener.config import Config, is_loopback
+from listener.counts import Numbers
 from listener.doorkeeper import Doorkeeper, Patience, Refused, says
 from listener.errors import (
     ConfigError,
@@ -36,6 +37,7 @@ from listener.redaction import is_plain
 from listener.registry import Delivery, Registry, Webhook
 from listener.store import Store
 from listener.tokens import Tokens
+from listener.traces import carry
 from listener.uncaught import place_of
 
 # How long /ready waits for the database, and how long what it heard serves for all who ask.
@@ -64,6 +66,7 @@ async def open_door(
     registry: Registry,
     store: Store,
     health: Callable[[], Health],
+    numbers: Callable[[], Awaitable[Numbers]],
     emit: Emit,
     tokens: Tokens | None = None,
     patience: Patience | None = None,
@@ -74,7 +77,7 @@ async def open_door(
     """
     keeper = Doorkeeper(patience or Patience(), emit)
     admission = Admission(tokens or Tokens(config.door_tokens), open_to_all=not is_loopback(host))
-    door = _Door(config, registry, store, health, keeper, admission)
+    door = _Door(config, registry, store, health, keeper, admission, numbers)
     async with AsyncExitStack() as stack:
         try:
             got = await stack.enter_async_context(keeper.receives(door.answer, host, port))
@@ -97,6 +100,7 @@ class _Door:
         health: Callable[[], Health],
         keeper: Doorkeeper,
         admission: Admission,
+        numbers: Callable[[], Awaitable[Numbers]],
     ) -> None:
         self._config = config
         self._queue_of = {**QUEUE_OF, **{type_: queue for queue, type_ in registry.handlers}}
@@ -108,11 +112,14 @@ class _Door:
         self._admission = admission
         self._description: dict[str, object] | None = None
         self._registry = registry
+        self._numbers = numbers
+        self._writing = asyncio.Lock()
         self._database = _Database(store)
         self._routes: dict[str, dict[str, _Answer]] = {
             "/health": {"GET": self.health, "HEAD": self.health},
             "/ready": {"GET": self.ready, "HEAD": self.ready},
             "/openapi.json": {"GET": self.described},
+            "/metrics": {"GET": self.metrics, "HEAD": self.metrics},
             "/": {"POST": self.insert},
         }
         self._webhooks: list[tuple[str, dict[str, _Answer]]] = [
@@ -121,6 +128,7 @@ class _Door:
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Every answer is JSON, errors included, but for the pages of webhooks that have some."""
+        carry(None)  # one connection may serve many requests; a stranger's trace is none of ours
         try:
             return await self._route(request)(request)
         except Refused as refusal:
@@ -179,9 +187,20 @@ class _Door:
             {"ready": not problems, "problems": problems}, status=503 if problems else 200
         )
 
+    async def metrics(self, request: web.BaseRequest) -> web.Response:
+        """The numbers, for Prometheus. Whoever may insert may read them."""
+        self._admission.admit(request)
+        from listener.prometheus import render  # which takes a while to load, and many need not
+
+        async with self._writing:  # one at a time, however many ask
+            accept = request.headers.get("Accept", "")
+            content_type, page = await asyncio.to_thread(render, await self._numbers(), accept)
+        return web.Response(body=page, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
     async def insert(self, request: web.BaseRequest) -> web.Response:
         """One job from `{"type": …, "data": …}`; answers its id."""
         caller = self._admission.admit(request)
+        carry(request.headers.get("traceparent"))
         check_kind(request)
         key = key_of(request, caller)
         await self._admission.count(caller, self._store)

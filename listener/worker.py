@@ -323,7 +323,7 @@ class Worker:
         if claim.lost_retried or claim.lost_dead:
             self._emit(AttemptsLost(self.queue, claim.lost_retried, claim.lost_dead))
         if claim.jobs:
-            self._emit(Claimed(self.queue, request.woken_by, len(claim.jobs), claim.waited))
+            self._emit(Claimed(self.queue, request.woken_by, len(claim.jobs), claim.waited, claim.jobs))
             if request.woken_by is WokenBy.SWEEP and claim.waited > _OWED:
                 self._emit(MissedWakeup(self.queue, len(claim.jobs), claim.waited))
 

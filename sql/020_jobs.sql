@@ -8,6 +8,15 @@
 
 create sequence public.jobs_id_seq;
 
+-- The trace context (W3C) that the present request of the REST API was sent with, or null.
+-- Callers: the default of jobs.traceparent, and enqueue. So whoever inserts a job within a trace, by a client that
+-- sends the header, continues the trace, be it from a function that knows nothing of it.
+create function public.trace_of_request() returns text
+language sql stable parallel safe
+return substring(
+    current_setting('request.headers', true) from '"traceparent" ?: ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"'
+);
+
 create table public.jobs (
     -- Who: an id is unique over all queues and grows with time. A sequence and not an identity, because
     -- PostgreSQL 15 and 16 skip the parent's identity when a row goes straight into a partition.
@@ -22,6 +31,7 @@ create table public.jobs (
     run_at timestamptz not null default public.clock_now(),     -- not before; retry and snooze move it
     max_attempts integer not null default 4,                    -- the first and three retries
     idempotency_key text,                                       -- at most one job per queue and key
+    traceparent text default public.trace_of_request(),         -- the trace that it is a part of, if any
     -- The attempt: set by the functions only.
     attempt integer not null default 0,                         -- n-th run, only ever grows: the fence
     uncounted integer not null default 0,                       -- attempts that max_attempts forgives
@@ -58,6 +68,8 @@ create table public.jobs (
     check (max_attempts >= 1),
     constraint "idempotency_key must be 1 to 500 characters, or null"
     check (length(idempotency_key) between 1 and 500),
+    constraint "traceparent must be 00-<32 hex>-<16 hex>-<2 hex>, or null"
+    check (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
     constraint "a job that runs has a lease, and no other has one"
     check ((status = 'running') = (lease_expires_at is not null))
 ) partition by list (queue);
@@ -245,7 +257,7 @@ begin
     execute format('revoke all on public.%I from public, anon, authenticated, service_role, pulse_worker', name);
     execute format('grant select on public.%I to service_role', name);
     execute format(
-        'grant insert (type, data, user_id, priority, run_at, max_attempts, idempotency_key) '
+        'grant insert (type, data, user_id, priority, run_at, max_attempts, idempotency_key, traceparent) '
         'on public.%I to service_role', name
     );
 end

@@ -25,21 +25,23 @@ begin
     with word as materialized (
         select
             nextval('public.jobs_id_seq') as id,
-            o.queue, o.type, o.data, o.user_id, o.priority, o.run_at, o.max_attempts, o.idempotency_key
+            o.queue, o.type, o.data, o.user_id, o.priority, o.run_at, o.max_attempts, o.idempotency_key,
+            o.traceparent
         from jsonb_to_recordset(enqueue.jobs) as o (
             queue text, type text, data jsonb, user_id uuid, priority integer, run_at timestamptz,
-            max_attempts integer, idempotency_key text
+            max_attempts integer, idempotency_key text, traceparent text
         )
     ),
 
     -- `insert … select` cannot say DEFAULT: the defaults of the table once more.
     made as (
         insert into public.jobs as j (
-            id, queue, type, data, user_id, priority, run_at, max_attempts, idempotency_key
+            id, queue, type, data, user_id, priority, run_at, max_attempts, idempotency_key, traceparent
         )
         select
             w.id, w.queue, w.type, coalesce(w.data, '{}'), w.user_id, coalesce(w.priority, 0),
-            greatest(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key
+            greatest(w.run_at, now_at), coalesce(w.max_attempts, 4), w.idempotency_key,
+            coalesce(w.traceparent, public.trace_of_request())
         from word as w
         order by w.idempotency_key, w.queue, w.id
         on conflict do nothing
@@ -103,7 +105,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     known constant text[] := array[
-        'queue', 'type', 'data', 'user_id', 'priority', 'run_at', 'max_attempts', 'idempotency_key'
+        'queue', 'type', 'data', 'user_id', 'priority', 'run_at', 'max_attempts', 'idempotency_key', 'traceparent'
     ];
     stranger text;
 begin

@@ -168,7 +168,7 @@ begin
         where j.queue = claim.queue and j.id = any (again || due.ids)
         returning
             j.id, j.queue, j.type, j.data, j.user_id, j.priority, j.run_at, j.attempt, j.uncounted, j.max_attempts,
-            j.created_at
+            j.created_at, j.traceparent
     )
 
     select

@@ -11,8 +11,8 @@
 -- Nothing stays in a lane. A row in a lane has an entry in lanes: who puts the first one in makes it, who finds the
 -- lane empty removes it, both under the lock of its key. Its look_at is when room comes by time; for room that comes
 -- when a job ends, the call that records the end sets it. When the entry is just being made that call may not see it,
--- so a new entry is looked at again after a second; and any after a minute, and by every sweep. Sweeps also make entries
--- that are missing all the same (find_lanes): somebody may have deleted them.
+-- so a new entry is looked at again after a second; and any after a minute, and by every sweep. Sweeps also make
+-- entries that are missing all the same (find_lanes): somebody may have deleted them.
 
 -- Chooses among due jobs those that no limit holds, up to max_jobs, locked; the others that it met go to their lanes.
 -- Callers: claim, when a lane is to be looked at, or when a limit governs one of those that it found.

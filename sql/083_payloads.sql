@@ -22,6 +22,7 @@ declare
     parts jsonb[] := array[payload_problem.value];
     paths text[] := array[payload_problem.path];
     waiting integer := 1;
+    known integer;
     looked integer := 0;
     rule jsonb;
     part jsonb;
@@ -84,19 +85,24 @@ begin
                 return place || ' must be an object';
             end if;
             spellings := rule -> 'x-spellings';
-            for one in select p.key, p.value from jsonb_each(rule -> 'properties') as p loop
-                problem := coalesce(spellings ->> one.key, one.key);
-                if part ? problem or part ? one.key then
-                    waiting := waiting + 1;
-                    schemas[waiting] := one.value;
-                    parts[waiting] := case when part ? problem then part -> problem else part -> one.key end;
-                    paths[waiting] := place || '.' || one.key;
-                elsif rule -> 'required' ? one.key then
+            known := waiting;
+            for one in
+                select p.key, p.value, coalesce(part -> (spellings ->> p.key), part -> p.key) as given
+                from jsonb_each(rule -> 'properties') as p
+                where
+                    coalesce(part -> (spellings ->> p.key), part -> p.key) is not null
+                    or rule -> 'required' ? p.key
+            loop
+                if one.given is null then
                     return place || '.' || one.key || ' is missing';
                 end if;
+                waiting := waiting + 1;
+                schemas[waiting] := one.value;
+                parts[waiting] := one.given;
+                paths[waiting] := place || '.' || one.key;
             end loop;
             others := rule -> 'additionalProperties';
-            if others is not null then
+            if others is not null and (select count(*) > waiting - known from jsonb_object_keys(part)) then
                 for one in
                     select k.key, k.value, case when k.key ~ '^[A-Za-z_]{1,30}$' then k.key else '‹key›' end as plain
                     from jsonb_each(part) as k
@@ -134,6 +140,15 @@ begin
                     paths[waiting] := place || '[' || one.n || ']';
                 end loop;
             end if;
+        -- The usual kinds of text without a call.
+        elsif kind = 'string' and is_kind = 'string' and not rule ?| array['format', 'enum', 'pattern'] then
+            if length(part #>> '{}') < (rule ->> 'minLength')::integer
+                or length(part #>> '{}') > (rule ->> 'maxLength')::integer then
+                return place || ' ' || public.leaf_problem(rule, kind, is_kind, part #>> '{}');
+            end if;
+        elsif rule ->> 'format' = 'uuid' and is_kind = 'string' and length(part #>> '{}') = 36
+            and part #>> '{}' ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
+            null;
         else
             problem := public.leaf_problem(rule, kind, is_kind, part #>> '{}');
             if problem is not null then
@@ -154,10 +169,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     format constant text := leaf_problem.rule ->> 'format';
-    must_be constant text := 'must be ' || public.payload_kind(leaf_problem.kind, format);
 begin
     if leaf_problem.is_kind in ('object', 'array') then
-        return case when format = 'decimal' and leaf_problem.is_kind = 'array' then null else must_be end;
+        return case
+            when format is distinct from 'decimal' or leaf_problem.is_kind = 'object'
+                then 'must be ' || public.payload_kind(leaf_problem.kind, format)
+        end;
     end if;
 
     if leaf_problem.kind = 'boolean' then
@@ -166,9 +183,9 @@ begin
                 then case
                     when lower(btrim(leaf_problem.word)) not in (
                         'true', 'false', 't', 'f', 'yes', 'no', 'y', 'n', 'on', 'off', '0', '1'
-                    ) then must_be
+                    ) then 'must be true or false'
                 end
-            when 'number' then case when leaf_problem.word::numeric not in (0, 1) then must_be end
+            when 'number' then case when leaf_problem.word::numeric not in (0, 1) then 'must be true or false' end
         end;
     end if;
 
@@ -176,7 +193,7 @@ begin
         if leaf_problem.is_kind = 'string' then
             -- Text without a digit is neither a number nor a moment; letters of others than ASCII may be digits.
             if leaf_problem.word ~ '^[\x01-\x2f\x3a-\x7f]*$' and leaf_problem.word !~* 'nan|inf' then
-                return must_be;
+                return 'must be ' || public.payload_kind(leaf_problem.kind, format);
             end if;
             if leaf_problem.word !~ '^[+-]?[0-9]{1,100}(\.[0-9]{1,100})?$' then
                 return null;
@@ -184,20 +201,20 @@ begin
         elsif leaf_problem.is_kind <> 'number' then
             return null;
         elsif leaf_problem.kind = 'integer' and leaf_problem.word::numeric <> trunc(leaf_problem.word::numeric) then
-            return must_be;
+            return 'must be ' || public.payload_kind(leaf_problem.kind, format);
         end if;
         return public.bound_problem(leaf_problem.rule, leaf_problem.kind = 'number', leaf_problem.word::numeric);
     end if;
 
     if leaf_problem.kind <> 'string' then
-        return case when leaf_problem.kind = 'null' then must_be end;
+        return case when leaf_problem.kind = 'null' then 'must be null' end;
     end if;
     if leaf_problem.is_kind <> 'string' then
-        return must_be;
+        return 'must be ' || public.payload_kind(leaf_problem.kind, format);
     end if;
     if format = 'uuid' then
         return case
-            when regexp_replace(leaf_problem.word, '^urn:uuid:|[{}-]', '', 'gi') !~* '^[0-9a-f]{32}$' then must_be
+            when regexp_replace(leaf_problem.word, '^urn:uuid:|[{}-]', '', 'gi') !~* '^[0-9a-f]{32}$' then 'must be a UUID'
         end;
     end if;
     if not (leaf_problem.rule -> 'enum' ? leaf_problem.word) then

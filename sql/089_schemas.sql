@@ -211,6 +211,13 @@ declare
     wrong record;
     stack text;
 begin
+    perform from inserted as i
+    where exists (select from public.job_schemas as s where s.queue = i.queue and s.type = i.type and s.mode = 'refuse')
+    limit 1;
+    if not found then
+        return null;
+    end if;
+
     begin
         select i.queue, i.type, judged.problem into wrong
         from inserted as i

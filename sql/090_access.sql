@@ -34,6 +34,7 @@ grant usage on sequence public.jobs_id_seq to service_role;
 
 revoke all on function
 public.clock_now(),
+public.trace_of_request(),
 public.publish_table(text),
 public.create_queue(text),
 public.guard_queue_table(text),
@@ -66,6 +67,7 @@ from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
 public.clock_now(),
+public.trace_of_request(),
 public.enqueue(jsonb),
 public.claim(text, text[], integer, double precision, text, text, jsonb, boolean, jsonb),
 public.heartbeat(text, jsonb, double precision),

@@ -200,7 +200,9 @@ begin
             and (word.settles_to <= now_at or word.settles_to = s.settled_to or word.problem is not null)
         for update skip locked;
         if not found then
-            answers := answers || jsonb_build_object('name', word.name, 'jobs', '[]', 'refused', null, 'moved', true);
+            answers := answers || jsonb_build_object(
+                'name', word.name, 'jobs', '[]'::jsonb, 'refused', null, 'moved', true
+            );
             continue;
         end if;
 

@@ -234,7 +234,7 @@ begin
     where s.stripe_subscription_id = subscription.stripe_subscription_id;
     for notice in select given.notice from jsonb_array_elements(notices) as given (notice) loop
         if notice ->> 'to' = 'operators' then
-            perform public.tell_operators(notice ->> 'kind', notice ->> 'key', notice -> 'context');
+            perform public.tell_operators('Payments', notice ->> 'kind', notice ->> 'key', notice -> 'context');
         elsif notice -> 'only_while' ? known.status then
             perform public.tell_payer(
                 owner, notice ->> 'kind', notice ->> 'key',

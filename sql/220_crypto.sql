@@ -174,7 +174,8 @@ begin
             and not request.payer_signs;
         perform public.end_crypto_request_at(request);
         perform public.tell_operators(
-            'crypto_addresses_low', format('%s:%s', split_part(request.chain, ':', 1), public.clock_now()::date),
+            'Payments', 'crypto_addresses_low',
+            format('%s:%s', split_part(request.chain, ':', 1), public.clock_now()::date),
             jsonb_build_object('network', split_part(request.chain, ':', 1))
         )
         where not request.payer_signs and (
@@ -314,7 +315,7 @@ begin
         ) ->> 'id')::uuid;
     exception when sqlstate 'PT409' then
         perform public.tell_operators(
-            'crypto_request_refused', format('%s:%s', last.asset_id, public.clock_now()::date),
+            'Payments', 'crypto_request_refused', format('%s:%s', last.asset_id, public.clock_now()::date),
             jsonb_build_object('asset', last.asset_id, 'reason', sqlerrm)
         );
         return null;

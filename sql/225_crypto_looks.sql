@@ -196,7 +196,7 @@ begin
     if verdict = 'unsure' then
         if tx.looks >= 5 then
             perform public.tell_operators(
-                'crypto_providers_disagree', format('%s:%s', request.id, tx.tx_hash),
+                'Payments', 'crypto_providers_disagree', format('%s:%s', request.id, tx.tx_hash),
                 jsonb_build_object('crypto_payment_id', request.id, 'chain', request.chain, 'tx_hash', tx.tx_hash)
             );
         end if;
@@ -251,7 +251,7 @@ begin
     end if;
     if verdict = 'rejected' and seen ->> 'reason' in ('too_late', 'paid_within_a_contract') then
         perform public.tell_operators(
-            'crypto_needs_a_person', format('%s:%s', request.id, seen ->> 'reason'),
+            'Payments', 'crypto_needs_a_person', format('%s:%s', request.id, seen ->> 'reason'),
             jsonb_build_object(
                 'crypto_payment_id', request.id, 'tx_hash', tx.tx_hash, 'reason', seen ->> 'reason'
             )

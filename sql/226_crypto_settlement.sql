@@ -103,7 +103,7 @@ begin
     elsif received_more or status = 'expired' and (request).amount_received > 0 then
         -- Money that buys nothing: too little when the time was over, or more after all was paid.
         perform public.tell_operators(
-            'crypto_needs_a_person', format('%s:%s:%s', (request).id, status, (request).amount_received),
+            'Payments', 'crypto_needs_a_person', format('%s:%s:%s', (request).id, status, (request).amount_received),
             public.crypto_payment_words(request)
         );
     end if;
@@ -158,7 +158,7 @@ begin
         (was).user_id, 'payment_reversed', (was).id::text, public.crypto_payment_words(was)
     );
     perform public.tell_operators(
-        'payment_reversed', (was).id::text, public.crypto_payment_words(was)
+        'Payments', 'payment_reversed', (was).id::text, public.crypto_payment_words(was)
     );
 end
 $$;

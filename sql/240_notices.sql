@@ -1,7 +1,5 @@
--- What users, and those who run the platform, are told about payments.
---
--- A notice is a job, inserted by the same transaction that writes the fact that it tells. So there is no fact without
--- its notice, no notice of a fact that was rolled back, and by the key no second one.
+-- What users are told about payments. As in 110_notices.sql, a notice is a job that the transaction inserts which
+-- writes the fact.
 
 -- Enqueues the payment_notification of one fact for the user. Callers: the functions that write facts.
 -- kind is a type of payment_notification; `key` says which fact of that kind it is, for ever; context is what the text
@@ -19,25 +17,6 @@ select public.enqueue(jsonb_build_array(jsonb_build_object(
 )));
 $$;
 
--- Enqueues an alert for those who run the platform. Callers: the functions that write facts a person has to look at.
-create function public.tell_operators(kind text, key text, context jsonb) returns void
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-select public.enqueue(jsonb_build_array(jsonb_build_object(
-    'queue', 'alerts',
-    'type', 'notify',
-    'data', jsonb_build_object(
-        'audience', 'operators',
-        'alert_type', tell_operators.kind,
-        'title', 'Payments: ' || replace(tell_operators.kind, '_', ' '),
-        'message', tell_operators.key,
-        'metadata', tell_operators.context
-    ),
-    'idempotency_key', concat_ws(':', 'operators', tell_operators.kind, tell_operators.key)
-)));
-$$;
-
 -- Enqueues the alert that tells a user something, once per job: {"alert_job_id"}.
 -- Callers: payment_notification, over RPC. `job_key` is the job's own key.
 create function public.alert_payer(
@@ -47,19 +26,16 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return jsonb_build_object('alert_job_id', public.enqueue(jsonb_build_array(jsonb_build_object(
-        'queue', 'alerts',
-        'type', 'notify',
-        'user_id', alert_payer.user_id,
-        'data', jsonb_build_object(
+    return jsonb_build_object('alert_job_id', public.tell(
+        'alert:' || alert_payer.job_key,
+        jsonb_build_object(
             'user_id', alert_payer.user_id,
             'alert_type', alert_payer.alert_type,
             'title', alert_payer.title,
             'message', alert_payer.message,
             'metadata', alert_payer.metadata
-        ),
-        'idempotency_key', 'alert:' || alert_payer.job_key
-    ))) #> '{0,id}');
+        )
+    ));
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
@@ -68,7 +44,6 @@ $$;
 
 revoke all on function
 public.tell_payer(uuid, text, text, jsonb),
-public.tell_operators(text, text, jsonb),
 public.alert_payer(text, uuid, text, text, text, jsonb)
 from public, anon, authenticated, service_role, pulse_worker;
 

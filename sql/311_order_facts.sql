@@ -41,8 +41,8 @@ declare
     older constant boolean := coalesce(seen_at < was.broker_updated_at, false);
 begin
     if was.broker_order_id <> seen ->> 'broker_order_id' then
-        perform public.tell_desk(
-            'order_twice_at_broker', concat_ws(':', was.id, seen ->> 'broker_order_id'),
+        perform public.tell_operators(
+            'Trading', 'order_twice_at_broker', concat_ws(':', was.id, seen ->> 'broker_order_id'),
             jsonb_build_object(
                 'order_id', was.id, 'broker_connection_id', was.broker_connection_id,
                 'broker_order_ids', jsonb_build_array(was.broker_order_id, seen ->> 'broker_order_id')
@@ -149,8 +149,8 @@ declare
 begin
     if was.broker_order_id is null and o.broker_order_id is not null
         and was.status in ('in_doubt', 'rejected', 'expired', 'canceled') then
-        perform public.tell_desk(
-            'order_found', o.id::text,
+        perform public.tell_operators(
+            'Trading', 'order_found', o.id::text,
             jsonb_build_object('order_id', o.id, 'was', was.status, 'status', o.status, 'user_id', o.user_id)
         );
         if o.cancel_requested_at is not null and o.ended_at is null then

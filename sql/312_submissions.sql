@@ -271,8 +271,8 @@ begin
             public.order_in_words(o)) || 'Look at your account at the broker before you place it again.',
         jsonb_build_object('order_id', o.id, 'symbol', o.symbol, 'side', o.side, 'quantity', o.quantity::text)
     );
-    perform public.tell_desk(
-        'order_in_doubt', concat_ws(':', o.id, o.submission),
+    perform public.tell_operators(
+        'Trading', 'order_in_doubt', concat_ws(':', o.id, o.submission),
         jsonb_build_object(
             'order_id', o.id, 'broker_connection_id', o.broker_connection_id, 'user_id', o.user_id,
             'client_order_id', o.client_order_id, 'reason', o.status_reason

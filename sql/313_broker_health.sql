@@ -56,8 +56,8 @@ begin
         end if;
     else
         if code = 'not_opened' then     -- a worker lacks a library, a variable, or what Vault should have
-            perform public.tell_desk(
-                'broker_not_opened', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
+            perform public.tell_operators(
+                'Trading', 'broker_not_opened', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
                 jsonb_build_object('broker_connection_id', c.id, 'broker', c.broker)
             );
         end if;
@@ -72,8 +72,8 @@ begin
     where known.id = c.id
     returning known.* into c;
     if c.failures = 3 and known_failures = 2 then
-        perform public.tell_desk(
-            'broker_does_not_answer', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
+        perform public.tell_operators(
+            'Trading', 'broker_does_not_answer', concat_ws(':', c.id, to_char(now_at at time zone 'utc', 'YYYY-MM-DD HH24')),
             jsonb_build_object('broker_connection_id', c.id, 'broker', c.broker)
         );
     end if;

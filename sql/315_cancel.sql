@@ -84,8 +84,8 @@ begin
 
     elapsed := now_at - o.cancel_requested_at;
     if o.ended_at is null and elapsed > interval '1 day' then
-        perform public.tell_desk(
-            'order_not_canceled', o.id::text,
+        perform public.tell_operators(
+            'Trading', 'order_not_canceled', o.id::text,
             jsonb_build_object('order_id', o.id, 'broker_connection_id', c.id, 'user_id', o.user_id)
         );
     end if;

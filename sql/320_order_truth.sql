@@ -161,8 +161,8 @@ begin
         o.broker_connection_id = connection.id and o.client_order_id = seen ->> 'client_order_id'
         and o.source = 'platform';
     if ours is not null then
-        perform public.tell_desk(
-            'order_twice_at_broker', format('%s:%s', ours, seen ->> 'broker_order_id'),
+        perform public.tell_operators(
+            'Trading', 'order_twice_at_broker', format('%s:%s', ours, seen ->> 'broker_order_id'),
             jsonb_build_object(
                 'order_id', ours, 'broker_connection_id', connection.id, 'broker_order_id', seen ->> 'broker_order_id'
             )
@@ -193,8 +193,8 @@ begin
     returning id into made;
     return made;
 exception when check_violation or not_null_violation or unique_violation then
-    perform public.tell_desk(
-        'order_unreadable', format('%s:%s', connection.id, seen ->> 'broker_order_id'),
+    perform public.tell_operators(
+        'Trading', 'order_unreadable', format('%s:%s', connection.id, seen ->> 'broker_order_id'),
         jsonb_build_object(
             'broker_connection_id', connection.id, 'broker_order_id', seen ->> 'broker_order_id', 'why', sqlerrm
         )
@@ -215,8 +215,8 @@ declare
 begin
     update public.orders as k set missing = k.missing + 1 where k.id = miss_order.order_id returning k.* into o;
     if o.missing = 5 then
-        perform public.tell_desk(
-            'order_missing', o.id::text,
+        perform public.tell_operators(
+            'Trading', 'order_missing', o.id::text,
             jsonb_build_object(
                 'order_id', o.id, 'broker_connection_id', o.broker_connection_id, 'broker_order_id', o.broker_order_id
             )

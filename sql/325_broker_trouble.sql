@@ -50,8 +50,8 @@ begin
     update public.broker_connections as c
     set status = 'locked_out', status_reason = lock_out_connection.reason, updated_at = public.clock_now()
     where c.id = connection.id;
-    perform public.tell_desk(
-        'broker_locked_out', format('%s:%s', connection.id, connection.credentials_version),
+    perform public.tell_operators(
+        'Trading', 'broker_locked_out', format('%s:%s', connection.id, connection.credentials_version),
         jsonb_build_object('broker_connection_id', connection.id, 'broker', connection.broker)
     );
     perform public.tell_trader(

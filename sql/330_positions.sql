@@ -281,7 +281,7 @@ begin
     end if;
     update public.positions as told set unexplained_told = told.unexplained
     where (told.broker_connection_id, told.symbol) = (p.broker_connection_id, p.symbol);
-    perform public.tell_desk('position_drift', key, context);
+    perform public.tell_operators('Trading', 'position_drift', key, context);
     perform public.tell_trader(
         connection.user_id, 'position_drift', key, 'A position differs from your orders',
         case

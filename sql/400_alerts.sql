@@ -94,6 +94,7 @@ create table public.alert_targets (
     channel text not null check (channel ~ '^[a-z][a-z0-9_]{1,62}$'),
     address text,                                       -- a device's token, a webhook's id, an e-mail address
     secret_id uuid,                                     -- in Vault: what else it takes, such as a webhook's token
+    secret_mark text,                                   -- which one that is, without showing it
     kind text,                                          -- of a device's address: token or fid
     label text check (length(label) <= 100),
     status text not null default 'active' check (status in ('active', 'disabled')),
@@ -145,7 +146,7 @@ create table public.alert_deliveries (
     sending_until timestamptz,                          -- by then that send is over, one way or another
     not_before timestamptz,                             -- the end of quiet hours, or its turn
     give_up_at timestamptz not null default public.clock_now() + interval '1 day',  -- news of yesterday is not sent
-    is_unsent boolean not null default false,           -- failed, but nothing left us: replaying its job sends it
+    is_unsent boolean not null default false,           -- failed, and not by a refusal: replaying its job sends it
     provider_id text,
     reason text,                                        -- one word for programs
     words text,                                         -- one sentence for people
@@ -156,6 +157,7 @@ create table public.alert_deliveries (
     constraint "what was sent says when" check ((status = 'sent') = (sent_at is not null))
 );
 create index alert_deliveries_by_user on public.alert_deliveries (user_id, created_at desc);
+create index alert_deliveries_open on public.alert_deliveries (give_up_at) where status in ('pending', 'sending');
 create index alert_deliveries_by_provider_id on public.alert_deliveries (provider_id) where provider_id is not null;
 
 -- The pace at one target (`discord:<webhook>`) or of a whole channel (`discord`), for all processes together.

@@ -72,7 +72,9 @@ $$;
 
 
 -- Keeps a webhook: its id in the row, its token in Vault. The host is looked at here and not kept: whatever the URL
--- says, what is called is Discord. Callers: register_discord_webhook, register_operator_target.
+-- says, what is called is Discord. The mark tells tokens apart: ids of webhooks are no secrets, so whoever registers
+-- one with a wrong token must share nothing with those who have the right one.
+-- Callers: register_discord_webhook, register_operator_target.
 create function public.keep_discord_webhook(user_id uuid, url text, label text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -82,6 +84,7 @@ declare
         keep_discord_webhook.url,
         '^https://(?:ptb\.|canary\.)?discord(?:app)?\.com/api/(?:v\d+/)?webhooks/(\d{5,25})/([A-Za-z0-9_-]{20,200})/?$'
     );
+    mark constant text := left(encode(sha256(convert_to(parts[2], 'UTF8')), 'hex'), 16);
     target public.alert_targets;
 begin
     if parts is null then
@@ -89,10 +92,11 @@ begin
             errcode = 'PT422', message = 'this is no URL of a Discord webhook',
             hint = 'In Discord: Server Settings, Integrations, Webhooks, Copy Webhook URL.';
     end if;
-    insert into public.alert_targets as t (user_id, channel, address, label)
-    values (keep_discord_webhook.user_id, 'discord', parts[1], left(keep_discord_webhook.label, 100))
+    insert into public.alert_targets as t (user_id, channel, address, label, secret_mark)
+    values (keep_discord_webhook.user_id, 'discord', parts[1], left(keep_discord_webhook.label, 100), mark)
     on conflict on constraint alert_targets_user_id_channel_address_key do update set
-        status = 'active', status_reason = null, last_seen_at = public.clock_now(), label = excluded.label
+        status = 'active', status_reason = null, last_seen_at = public.clock_now(), label = excluded.label,
+        secret_mark = excluded.secret_mark
     returning t.* into target;
     if target.secret_id is null then
         update public.alert_targets as t
@@ -108,13 +112,21 @@ $$;
 
 
 -- Registers a Discord webhook of the user's: {"target_id"}. Its token goes to Vault. The same webhook again is the same
--- target, and works again if it was turned off. Callers: users, over RPC.
+-- target, and works again if it was turned off. At most 20 a day: each that is none costs an answer that Discord
+-- counts against all of us. Callers: users, over RPC.
 create function public.register_discord_webhook(url text, label text default null) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    whose constant uuid := public.calling_user();
+    kept constant jsonb := public.keep_discord_webhook(whose, register_discord_webhook.url, register_discord_webhook.label);
 begin
-    return public.keep_discord_webhook(public.calling_user(), register_discord_webhook.url, register_discord_webhook.label);
+    if public.take_calls('register_webhook:' || whose, 1, 20, interval '1 day') > interval '0' then
+        raise exception using
+            errcode = 'PT429', message = '20 webhooks a day are enough', hint = 'Register this one tomorrow.';
+    end if;
+    return kept;
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
@@ -164,12 +176,45 @@ begin
     delete from public.alert_targets as t
     where t.id = forget_target.target_id and t.user_id is not distinct from forget_target.user_id
     returning t.* into target;
-    if target.secret_id is not null then
-        delete from vault.secrets as s where s.id = target.secret_id;
-    end if;
     return target.id is not null;
 end
 $$;
+
+
+-- Takes what Vault keeps for a target away with it, whoever deletes that.
+-- Callers: the trigger below. The service may delete targets, and nothing in Vault.
+create function public.forget_secret() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from vault.secrets as s where s.id = old.secret_id;
+    return null;
+end
+$$;
+
+create trigger forget_secret after delete on public.alert_targets
+for each row when (old.secret_id is not null) execute function public.forget_secret();
+
+
+-- Forgets where and how somebody liked to be told who is no user any more. What they were told is kept its time.
+-- Callers: the triggers below, with the rights of whoever deletes users.
+create function public.forget_reader() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from public.alert_targets as t where t.user_id = old.id;
+    delete from public.channel_preferences as c where c.user_id = old.id;
+    delete from public.notification_preferences as p where p.user_id = old.id;
+    return null;
+end
+$$;
+
+create trigger forget_reader after delete on auth.users
+for each row execute function public.forget_reader();
+create trigger forget_reader_marked_as_deleted after update of deleted_at on auth.users
+for each row when (new.deleted_at is not null) execute function public.forget_reader();
 
 
 -- Takes a target away, and what Vault keeps for it: {"removed"}. A user takes away their own, the app's server and the
@@ -194,7 +239,9 @@ public.register_discord_webhook(text, text),
 public.register_operator_target(text, text, text),
 public.keep_discord_webhook(uuid, text, text),
 public.remove_target(uuid),
-public.forget_target(uuid, uuid)
+public.forget_target(uuid, uuid),
+public.forget_secret(),
+public.forget_reader()
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function

@@ -31,7 +31,7 @@ $$;
 
 
 -- When this user may be told again of what does not bypass quiet hours; null: now.
--- Callers: route_alert, begin_delivery.
+-- Callers: write_deliveries, await_turn.
 create function public.quiet_until(at timestamptz, user_id uuid, severity text) returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -46,7 +46,7 @@ $$;
 
 
 -- Why a user does not want this alert on this channel, as a word; null: it is wanted.
--- Callers: route_alert, begin_delivery.
+-- Callers: write_deliveries, delivery_objection.
 create function public.not_wanted(alert public.alerts, channel text) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -71,7 +71,7 @@ $$;
 
 
 -- Whether mail to this address is held back, and why: of digests, or of all mail.
--- Callers: route_alert, route_digest, begin_delivery.
+-- Callers: write_deliveries, route_digest, delivery_objection.
 create function public.mail_suppressed(address text, is_digest boolean) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -84,7 +84,7 @@ $$;
 
 
 -- Where a user is told: all targets that work, and the user's own confirmed address. user_id null: the operators'.
--- Callers: route_alert, route_digest.
+-- Callers: write_deliveries, route_digest, delivery_objection.
 create function public.targets_of(user_id uuid) returns table (channel text, target_id uuid, address text)
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -143,6 +143,42 @@ end
 $$;
 
 
+-- Makes the deliveries of an alert, and the jobs of those that are wanted. Callers: route_alert.
+-- Guarantees: safe to repeat; what was decided once stays.
+create function public.write_deliveries(alert public.alerts, channels text[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    quiet_end constant timestamptz := public.quiet_until(public.clock_now(), (alert).user_id, (alert).severity);
+begin
+    insert into public.alert_deliveries (
+        alert_id, user_id, channel, target_id, address, status, reason, not_before, give_up_at
+    )
+    select
+        (alert).id, (alert).user_id, t.channel, t.target_id, t.address,
+        case when why.reason is null then 'pending' else 'suppressed' end, why.reason,
+        quiet_end, coalesce(quiet_end, public.clock_now()) + interval '1 day'
+    from public.targets_of((alert).user_id) as t
+    cross join lateral (
+        select coalesce(
+            public.not_wanted(alert, t.channel),
+            case when t.channel = 'email' then public.mail_suppressed(t.address, false) end
+        ) as reason
+    ) as why
+    where write_deliveries.channels is null or t.channel = any (write_deliveries.channels)
+    order by t.channel, t.target_id
+    on conflict do nothing;
+
+    perform public.enqueue_deliveries(array(
+        select d.id from public.alert_deliveries as d
+        where d.alert_id = (alert).id and d.status = 'pending' and d.sends = 0
+        order by d.id
+    ));
+end
+$$;
+
+
 -- Makes an alert and its deliveries. Answers {"alert_id", "deliveries": how many will be sent, "suppressed": how many
 -- not, "reason": why none is sent (no_target, muted, channel_off, …; null: some are)}; "alert_id" is null where
 -- write_alert finds none.
@@ -155,38 +191,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    alert public.alerts := public.write_alert(job_key, told);
-    quiet_end constant timestamptz := public.quiet_until(public.clock_now(), alert.user_id, alert.severity);
+    alert constant public.alerts := public.write_alert(job_key, told);
     answer jsonb;
 begin
     if alert.id is null then
         return '{"alert_id": null}';
     end if;
-
-    insert into public.alert_deliveries (
-        alert_id, user_id, channel, target_id, address, status, reason, not_before, give_up_at
-    )
-    select
-        alert.id, alert.user_id, t.channel, t.target_id, t.address,
-        case when why.reason is null then 'pending' else 'suppressed' end, why.reason,
-        quiet_end, coalesce(quiet_end, public.clock_now()) + interval '1 day'
-    from public.targets_of(alert.user_id) as t
-    cross join lateral (
-        select coalesce(
-            public.not_wanted(alert, t.channel),
-            case when t.channel = 'email' then public.mail_suppressed(t.address, false) end
-        ) as reason
-    ) as why
-    where route_alert.channels is null or t.channel = any (route_alert.channels)
-    order by t.channel, t.target_id
-    on conflict do nothing;
-
-    perform public.enqueue_deliveries(array(
-        select d.id from public.alert_deliveries as d
-        where d.alert_id = alert.id and d.status = 'pending' and d.sends = 0
-        order by d.id
-    ));
-
+    perform public.write_deliveries(alert, route_alert.channels);
     select jsonb_build_object(
         'alert_id', alert.id,
         'deliveries', count(*) filter (where d.status <> 'suppressed'),
@@ -207,7 +218,7 @@ $$;
 
 
 -- Inserts the jobs of deliveries, each once: the type is the channel's name, and what is severe goes first.
--- Callers: route_alert, route_digest.
+-- Callers: write_deliveries, route_digest.
 create function public.enqueue_deliveries(deliveries uuid[]) returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp
@@ -232,6 +243,7 @@ public.not_wanted(public.alerts, text),
 public.mail_suppressed(text, boolean),
 public.targets_of(uuid),
 public.write_alert(text, jsonb),
+public.write_deliveries(public.alerts, text[]),
 public.route_alert(text, jsonb, text[]),
 public.enqueue_deliveries(uuid[])
 from public, anon, authenticated, service_role, pulse_worker;

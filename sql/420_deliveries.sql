@@ -7,76 +7,8 @@
 --
 -- Lock order: the delivery, its lanes (the target's before the channel's), what is told of it, and last the limit.
 
--- The lane of a target: two users who share a webhook share its pace.
--- Callers: begin_delivery, record_delivery.
-create function public.lane_of(delivery public.alert_deliveries) returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-select (delivery).channel || ':' || coalesce(
-    (
-        select t.address from public.alert_targets as t
-        where t.id = (delivery).target_id
-    ), (delivery).address, (delivery).target_id::text
-);
-$$;
-
-
--- How long until the next turn of a lane, no earlier than that moment; turns lie so far apart.
--- Callers: enter_lane, begin_delivery.
-create function public.next_turn(lane text, earliest timestamptz, apart interval) returns interval
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-insert into public.delivery_lanes as l (lane, turn_at) values (next_turn.lane, next_turn.earliest)
-on conflict (lane) do update set turn_at = greatest(l.turn_at + next_turn.apart, next_turn.earliest)
-returning l.turn_at - public.clock_now();
-$$;
-
-
--- How long a delivery has to wait for its lane; zero: it has it, until it is recorded or the time is over.
--- Those who wait get turns one after the other, so that they do not all come back at once.
--- Callers: begin_delivery.
-create function public.enter_lane(
-    delivery public.alert_deliveries, lane text, one_at_a_time boolean, lasts interval
-) returns interval
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    now_at constant timestamptz := public.clock_now();
-    apart constant interval := make_interval(secs => case when enter_lane.one_at_a_time then 0.2 else 0.01 end);
-    known public.delivery_lanes;
-    has_turn constant boolean := (delivery).not_before <= now_at;
-begin
-    if enter_lane.one_at_a_time then
-        loop
-            select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane for update;
-            exit when found;
-            insert into public.delivery_lanes (lane) values (enter_lane.lane) on conflict do nothing;
-        end loop;
-    else
-        select l.* into known from public.delivery_lanes as l where l.lane = enter_lane.lane;
-    end if;
-    if known.held_until > now_at
-        or enter_lane.one_at_a_time and (
-            known.busy_with <> (delivery).id and known.busy_until > now_at
-            or known.turn_at > now_at and has_turn is not true      -- others wait already
-        ) then
-        return public.next_turn(enter_lane.lane, greatest(known.held_until, now_at + apart), apart);
-    end if;
-    if enter_lane.one_at_a_time then
-        update public.delivery_lanes as l
-        set busy_with = (delivery).id, busy_until = now_at + enter_lane.lasts
-        where l.lane = enter_lane.lane;
-    end if;
-    return interval '0';
-end
-$$;
-
-
 -- Why a delivery that was wanted when it was routed is not sent after all; null: nothing has changed.
--- Callers: begin_delivery.
+-- Callers: close_delivery, await_turn.
 create function public.delivery_objection(delivery public.alert_deliveries) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -112,92 +44,129 @@ end
 $$;
 
 
+-- Whether an earlier send of a delivery may have arrived. What died as a dead letter in the midst of a send is failed,
+-- and bears the time of that send. Callers: begin_delivery, close_delivery, await_turn.
+create function public.may_have_arrived(delivery public.alert_deliveries) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+return (delivery).status = 'sending' or (delivery).is_unsent and (delivery).sending_until is not null;
+
+
+-- The answer for a delivery that is not to be sent, now or at all, whoever's turn it is; null: it is.
+-- Callers: begin_delivery.
+create function public.close_delivery(delivery public.alert_deliveries, pace jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    is_resend constant boolean := public.may_have_arrived(delivery);
+    objection text;
+begin
+    if is_resend and (delivery).sending_until > now_at then
+        return public.later((delivery).sending_until - now_at, 'another attempt may be sending it');
+    elsif is_resend and (delivery).resends >= 1 and (pace ->> 'repeatable')::boolean is not true then
+        return public.end_delivery(delivery, 'unknown', coalesce((delivery).reason, 'cut_off'));
+    elsif now_at >= (delivery).give_up_at and not (delivery).is_unsent then
+        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'failed' end, 'too_old');
+    elsif (delivery).digest_id is not null and (pace ->> 'digests')::boolean is not true then
+        return public.end_delivery(delivery, 'suppressed', 'no_digests');
+    end if;
+    objection := public.delivery_objection(delivery);
+    if objection is not null then
+        -- What may have arrived already is not called suppressed.
+        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'suppressed' end, objection);
+    end if;
+    return null;
+end
+$$;
+
+
+-- The answer for a delivery whose turn has not come: quiet hours, its lane, the limit of the channel; null: it has.
+-- Callers: begin_delivery.
+create function public.await_turn(delivery public.alert_deliveries, pace jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    lasts constant interval := make_interval(secs => (pace ->> 'limit_seconds')::numeric);
+    one_at_a_time constant boolean := coalesce((pace ->> 'one_at_a_time')::boolean, false);
+    allowed constant integer := (pace ->> 'allowed')::integer;
+    per constant numeric := (pace ->> 'per_seconds')::numeric;
+    answer jsonb;
+    wait interval := (
+        select public.quiet_until(now_at, a.user_id, a.severity) - now_at from public.alerts as a
+        where a.id = (delivery).alert_id
+    );
+begin
+    if wait is not null then
+        update public.alert_deliveries as d
+        set not_before = now_at + wait, give_up_at = now_at + wait + interval '1 day'
+        where d.id = (delivery).id;
+        return public.later(wait, 'quiet hours');
+    end if;
+
+    wait := public.enter_lane(delivery, (delivery).channel, false, lasts);
+    if wait = interval '0' then
+        wait := public.enter_lane(delivery, public.lane_of(delivery), one_at_a_time, lasts);
+    end if;
+    if wait > interval '0' then
+        update public.alert_deliveries as d set not_before = now_at + wait where d.id = (delivery).id;
+        return public.later(wait, 'its turn comes later');
+    end if;
+    if one_at_a_time then
+        -- The one before it in the lane may have heard, while this one waited for it, that the target is gone.
+        answer := public.close_delivery(delivery, pace);
+        if answer is not null then
+            return answer;
+        end if;
+    end if;
+    if allowed is not null then
+        wait := public.take_calls('deliver:' || (delivery).channel, 1, allowed, make_interval(secs => per));
+        if wait > interval '0' then
+            perform public.leave_lane(delivery);
+            return public.later(
+                public.next_turn((delivery).channel, now_at + wait, make_interval(secs => per / allowed)),
+                'the limit of the channel'
+            );
+        end if;
+    end if;
+    return null;
+end
+$$;
+
+
 -- Begins a send. Answers {"step": "send", "send": its number, "resend", "delivery_id", "channel", "alert", "digest_id",
 -- "target", "reader"}, or {"step": "later", "delay_seconds", "reason"}, or {"step": "done", "status", "reason"}.
 -- Callers: the channels' handlers (handlers/clients/delivery.py), over RPC. begun_by names the attempt of the job; pace
--- is {"limit_seconds": by when the send is over, "one_at_a_time", "repeatable", "allowed", "per_seconds"}.
+-- is {"limit_seconds": by when the send is over, "one_at_a_time", "repeatable", "digests", "allowed", "per_seconds"}.
 -- Guarantees: safe to repeat, by the same attempt; and of two attempts one sends.
 create function public.begin_delivery(delivery_id uuid, begun_by text, pace jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    now_at constant timestamptz := public.clock_now();
-    lasts constant interval := make_interval(secs => (pace ->> 'limit_seconds')::numeric);
-    is_repeat boolean;
-    is_resend boolean;
     delivery public.alert_deliveries;
-    objection text;
-    wait interval;
+    answer jsonb;
 begin
     select d.* into delivery from public.alert_deliveries as d where d.id = begin_delivery.delivery_id for update;
-    is_repeat := coalesce(delivery.status = 'sending' and delivery.begun_by = begin_delivery.begun_by, false);
-    is_resend := delivery.status = 'sending';
     if delivery.id is null then
         return '{"step": "done", "status": "gone", "reason": "its alert was deleted"}';
-    elsif is_repeat then
+    elsif delivery.status = 'sending' and delivery.begun_by = begin_delivery.begun_by then
         return public.delivery_words(delivery);
     elsif delivery.status not in ('pending', 'sending') and not delivery.is_unsent then
         return jsonb_build_object('step', 'done', 'status', delivery.status, 'reason', delivery.reason);
-    elsif is_resend and delivery.sending_until > now_at then
-        return public.later(delivery.sending_until - now_at, 'another attempt may be sending it');
-    elsif is_resend and delivery.resends >= 1 and (pace ->> 'repeatable')::boolean is not true then
-        return public.end_delivery(delivery, 'unknown', coalesce(delivery.reason, 'cut_off'));
-    elsif now_at >= delivery.give_up_at and not delivery.is_unsent then
-        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'failed' end, 'too_old');
     end if;
-
-    objection := public.delivery_objection(delivery);
-    if objection is not null then
-        -- What may have arrived already is not called suppressed.
-        return public.end_delivery(delivery, case when is_resend then 'unknown' else 'suppressed' end, objection);
+    answer := coalesce(public.close_delivery(delivery, pace), public.await_turn(delivery, pace));
+    if answer is not null then
+        return answer;
     end if;
-    wait := (
-        select public.quiet_until(now_at, a.user_id, a.severity) - now_at from public.alerts as a
-        where a.id = delivery.alert_id
-    );
-    if wait is not null then
-        update public.alert_deliveries as d
-        set not_before = now_at + wait, give_up_at = now_at + wait + interval '1 day'
-        where d.id = delivery.id;
-        return public.later(wait, 'quiet hours');
-    end if;
-
-    wait := public.enter_lane(delivery, delivery.channel, false, lasts);
-    if wait = interval '0' then
-        wait := public.enter_lane(delivery, public.lane_of(delivery), (pace ->> 'one_at_a_time')::boolean, lasts);
-    end if;
-    if wait > interval '0' then
-        update public.alert_deliveries as d set not_before = now_at + wait where d.id = delivery.id;
-        return public.later(wait, 'its turn comes later');
-    end if;
-    if (pace ->> 'one_at_a_time')::boolean then
-        -- The one before it in the lane may have heard, while this one waited for it, that the target is gone.
-        objection := public.delivery_objection(delivery);
-        if objection is not null then
-            return public.end_delivery(delivery, case when is_resend then 'unknown' else 'suppressed' end, objection);
-        end if;
-    end if;
-    if (pace ->> 'allowed') is not null then
-        wait := public.take_calls(
-            'deliver:' || delivery.channel, 1, (pace ->> 'allowed')::integer,
-            make_interval(secs => (pace ->> 'per_seconds')::numeric)
-        );
-        if wait > interval '0' then
-            perform public.leave_lane(delivery);
-            return public.later(
-                public.next_turn(
-                    delivery.channel, now_at + wait,
-                    make_interval(secs => (pace ->> 'per_seconds')::numeric / (pace ->> 'allowed')::integer)
-                ), 'the limit of the channel'
-            );
-        end if;
-    end if;
-
     update public.alert_deliveries as d
     set
-        status = 'sending', sends = d.sends + 1, resends = d.resends + is_resend::integer,
-        begun_by = begin_delivery.begun_by, sending_until = now_at + lasts, is_unsent = false, reason = null, words = null
+        status = 'sending', sends = d.sends + 1, resends = d.resends + public.may_have_arrived(delivery)::integer,
+        begun_by = begin_delivery.begun_by, is_unsent = false, reason = null, words = null,
+        sending_until = public.clock_now() + make_interval(secs => (pace ->> 'limit_seconds')::numeric)
     where d.id = delivery.id
     returning d.* into delivery;
     return public.delivery_words(delivery);
@@ -208,31 +177,21 @@ end
 $$;
 
 
--- The answer to one who is to wait. Callers: begin_delivery, record_delivery.
+-- The answer to one who is to wait. Callers: close_delivery, await_turn.
 create function public.later(wait interval, reason text) returns jsonb
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return jsonb_build_object('step', 'later', 'delay_seconds', extract(epoch from wait), 'reason', reason);
 
 
--- Frees the lane that a delivery has. Callers: begin_delivery, end_delivery, record_delivery.
-create function public.leave_lane(delivery public.alert_deliveries) returns void
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-update public.delivery_lanes as l
-set busy_with = null, busy_until = null
-where l.lane = public.lane_of(delivery) and l.busy_with = (delivery).id;
-$$;
-
-
--- Writes down how a delivery ended before it was sent, and answers so. Callers: begin_delivery.
+-- Writes down how a delivery ended before it was sent, and answers so. Callers: close_delivery, await_turn.
 create function public.end_delivery(delivery public.alert_deliveries, status text, reason text) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update public.alert_deliveries as d set status = end_delivery.status, reason = end_delivery.reason
+    update public.alert_deliveries as d
+    set status = end_delivery.status, reason = end_delivery.reason, is_unsent = false
     where d.id = (delivery).id;
     perform public.leave_lane(delivery);
     return jsonb_build_object('step', 'done', 'status', end_delivery.status, 'reason', end_delivery.reason);
@@ -279,13 +238,12 @@ $$;
 
 
 revoke all on function
-public.lane_of(public.alert_deliveries),
-public.next_turn(text, timestamptz, interval),
-public.enter_lane(public.alert_deliveries, text, boolean, interval),
 public.delivery_objection(public.alert_deliveries),
+public.may_have_arrived(public.alert_deliveries),
+public.close_delivery(public.alert_deliveries, jsonb),
+public.await_turn(public.alert_deliveries, jsonb),
 public.begin_delivery(uuid, text, jsonb),
 public.later(interval, text),
-public.leave_lane(public.alert_deliveries),
 public.end_delivery(public.alert_deliveries, text, text),
 public.delivery_words(public.alert_deliveries)
 from public, anon, authenticated, service_role, pulse_worker;

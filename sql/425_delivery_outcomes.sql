@@ -3,8 +3,9 @@
 -- Writes down what a channel saw. Answers {"status", "reason"}, with "delay_seconds" when it is to come back, and with
 -- "stale" when that send had been overtaken and nothing was changed.
 -- Callers: the channels' handlers, over RPC. `send` is the number that begin_delivery answered; told is {"outcome":
--- sent | refused | later | not_sent | unknown, "reason"?, "words"?, "provider_id"?, "delay_seconds"?, "hold_seconds"?,
--- "hold_channel"?, "target"?: keep | disable | remove, "suppress"?}; is_last: the job has no further attempt.
+-- sent | refused | later | not_sent | unknown, "reason"?, "words"?, "provider_id"?, "delay_seconds"?, "target"?: keep |
+-- disable | remove, "suppress"?, "is_ours"?: operators have to mend it, and what hold_lanes reads}; is_last: the job
+-- has no further attempt.
 -- Guarantees: safe to repeat.
 create function public.record_delivery(delivery_id uuid, send integer, told jsonb, is_last boolean) returns jsonb
 language plpgsql volatile security definer
@@ -21,7 +22,8 @@ begin
         return '{"status": "gone", "stale": true}';
     elsif delivery.sends <> record_delivery.send then
         return jsonb_build_object('status', delivery.status, 'reason', delivery.reason, 'stale', true);
-    elsif delivery.status not in ('sending', 'pending') and (delivery.status, outcome) <> ('unknown', 'sent') then
+    elsif delivery.status not in ('sending', 'pending')
+        and not (outcome = 'sent' and (delivery.status = 'unknown' or delivery.is_unsent)) then
         -- It was recorded and the answer was lost; or it was given up meanwhile. Only that it has arrived is news then.
         return jsonb_strip_nulls(jsonb_build_object('status', delivery.status, 'reason', delivery.reason));
     end if;
@@ -30,34 +32,15 @@ begin
         delay := delay * power(2, least(delivery.resends, 6));      -- what nobody answers for is asked less and less
     end if;
     perform public.leave_lane(delivery);
-    if (told ->> 'hold_seconds') is not null then
-        insert into public.delivery_lanes as l (lane, held_until)
-        values (
-            case when (told ->> 'hold_channel')::boolean then delivery.channel else public.lane_of(delivery) end,
-            now_at + make_interval(secs => (told ->> 'hold_seconds')::numeric)
-        )
-        on conflict (lane) do update set held_until = greatest(l.held_until, excluded.held_until);
-    end if;
-    update public.alert_deliveries as d
-    set
-        status = case
-            when outcome = 'sent' then 'sent'
-            when outcome = 'refused' then 'failed'
-            when outcome = 'unknown' then case when record_delivery.is_last then 'unknown' else 'sending' end
-            when outcome = 'not_sent' and record_delivery.is_last then 'failed'
-            else 'pending'
-        end,
-        is_unsent = outcome = 'not_sent' and record_delivery.is_last,
-        sending_until = case when outcome = 'unknown' then now_at end,
-        not_before = case when outcome in ('later', 'unknown') then now_at + delay end,
-        sent_at = case when outcome = 'sent' then now_at end,
-        provider_id = coalesce(told ->> 'provider_id', d.provider_id),
-        reason = told ->> 'reason',
-        words = told ->> 'words'
-    where d.id = delivery.id
-    returning d.* into delivery;
+    perform public.hold_lanes(delivery, told);
+    delivery := public.write_outcome(delivery, told, delay, record_delivery.is_last);
     if outcome = 'refused' then
         perform public.give_up_target(delivery, told);
+    elsif (told ->> 'is_ours')::boolean then
+        perform public.tell_operators(
+            'Alerts', 'channel_is_refused', concat_ws(':', delivery.channel, delivery.reason, now_at::date),
+            jsonb_build_object('channel', delivery.channel, 'reason', delivery.reason, 'words', delivery.words)
+        );
     end if;
     return jsonb_strip_nulls(jsonb_build_object(
         'status', delivery.status, 'reason', delivery.reason, 'send', delivery.sends,
@@ -70,6 +53,36 @@ end
 $$;
 
 
+-- Writes an outcome into the row of its delivery: the row as it is then. `delay`: how long it waits, if it does.
+-- Callers: record_delivery.
+create function public.write_outcome(
+    delivery public.alert_deliveries, told jsonb, delay interval, is_last boolean
+) returns public.alert_deliveries
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+update public.alert_deliveries as d
+set
+    status = case
+        when o.outcome = 'sent' then 'sent'
+        when o.outcome = 'refused' then 'failed'
+        when o.outcome = 'unknown' then case when write_outcome.is_last then 'unknown' else 'sending' end
+        when o.outcome = 'not_sent' and write_outcome.is_last then 'failed'
+        else 'pending'
+    end,
+    is_unsent = o.outcome = 'not_sent' and write_outcome.is_last,
+    sending_until = case when o.outcome = 'unknown' then o.now_at end,
+    not_before = case when o.outcome in ('later', 'unknown') then o.now_at + write_outcome.delay end,
+    sent_at = case when o.outcome = 'sent' then o.now_at end,
+    provider_id = coalesce(write_outcome.told ->> 'provider_id', d.provider_id),
+    reason = write_outcome.told ->> 'reason',
+    words = write_outcome.told ->> 'words'
+from (values (write_outcome.told ->> 'outcome', public.clock_now())) as o (outcome, now_at)
+where d.id = (write_outcome.delivery).id
+returning d.*;
+$$;
+
+
 -- What a refusal means for the target: it is disabled and its users are told by their other channels; or forgotten; or
 -- its address gets no mail any more. Callers: record_delivery.
 create function public.give_up_target(delivery public.alert_deliveries, told jsonb) returns void
@@ -78,24 +91,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     target public.alert_targets;
-    secret text;
     address text := (delivery).address;
 begin
     select t.* into target from public.alert_targets as t where t.id = (delivery).target_id;
     if told ->> 'target' = 'remove' then
         perform public.forget_target(target.id, target.user_id);
     elsif told ->> 'target' = 'disable' then
-        secret := (select s.decrypted_secret from vault.decrypted_secrets as s where s.id = target.secret_id);
         for target in
             update public.alert_targets as t
             set status = 'disabled', status_reason = told ->> 'reason'
             where
                 t.channel = target.channel and t.address = target.address and t.status = 'active'
                 -- Ids of webhooks are no secrets: whoever registers one with a wrong token loses their own alone.
-                and secret is not distinct from (
-                    select s.decrypted_secret from vault.decrypted_secrets as s
-                    where s.id = t.secret_id
-                )
+                and t.secret_mark is not distinct from target.secret_mark
             returning t.*
         loop
             perform public.tell_target_disabled(target, told ->> 'words');
@@ -131,6 +139,7 @@ $$;
 
 revoke all on function
 public.record_delivery(uuid, integer, jsonb, boolean),
+public.write_outcome(public.alert_deliveries, jsonb, interval, boolean),
 public.give_up_target(public.alert_deliveries, jsonb),
 public.tell_target_disabled(public.alert_targets, text)
 from public, anon, authenticated, service_role, pulse_worker;

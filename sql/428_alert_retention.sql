@@ -1,7 +1,8 @@
 -- What is forgotten of what people were told, and when.
 
 -- Forgets alerts and digests after a year, with their deliveries; devices that were not registered anew for 270 days
--- (Firebase takes those for gone); and lanes that are free. Answers how many, of the kind that had more.
+-- (Firebase takes those for gone); and lanes that are free. Deliveries that nobody will end are ended. Answers how
+-- many, of the kind that had more.
 -- Callers: prune, at most max_rows of each per call. What is locked is left for the next call.
 create function public.forget_alerts(max_rows integer) returns integer
 language plpgsql volatile
@@ -13,6 +14,7 @@ declare
     digests integer;
     devices integer;
     lanes integer;
+    deliveries constant integer := public.explain_open_deliveries(forget_alerts.max_rows);
 begin
     delete from public.alerts as a
     where
@@ -62,7 +64,7 @@ begin
             )
         );
     get diagnostics lanes = row_count;
-    return greatest(alerts, digests, devices, lanes);
+    return greatest(alerts, digests, devices, lanes, deliveries);
 end
 $$;
 

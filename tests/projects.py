@@ -116,11 +116,12 @@ class StartWorker(Protocol):
         tempo: Mapping[str, float] | None = None,
         wall_clock: Path | None = None,
         ready: bool = True,
+        door: bool = False,
         **variables: str,
     ) -> AbstractAsyncContextManager[Worker]:
         """`tempo` is in seconds, by the names in Tempo; `words` and `variables` are given to the process.
 
-        `ready`: wait until it has started.
+        `ready`: wait until it has started. `door`: leave it its door.
         """
         ...
 
@@ -167,6 +168,7 @@ def start_worker(gateway: Gateway, project: Path, nursery: Nursery) -> StartWork
         tempo: Mapping[str, float] | None = None,
         wall_clock: Path | None = None,
         ready: bool = True,
+        door: bool = False,
         **variables: str,
     ) -> AsyncIterator[Worker]:
         environment = {
@@ -174,7 +176,7 @@ def start_worker(gateway: Gateway, project: Path, nursery: Nursery) -> StartWork
             "SUPABASE_URL": gateway.url,
             "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret,
         } | variables
-        options = ["worker", "--no-door", *(words or ["--no-scheduler"])]
+        options = ["worker", *([] if door else ["--no-door"]), *(words or ["--no-scheduler"])]
         order = Order(
             options, str(project), environment, tempo or {}, str(wall_clock) if wall_clock else None
         )

@@ -40,6 +40,7 @@ POSTGRES_17 = Counterpart(
 POSTGRES_15 = Counterpart("PULSE_POSTGRES_15", "the programs of PostgreSQL 15 (Debian's postgresql-15)")
 ANVIL = Counterpart("PULSE_ANVIL", "a local EVM chain (npm's @foundry-rs/anvil)")
 ALPACA_PY = Counterpart("PULSE_ALPACA_PY", "Alpaca's own client (PyPI's alpaca-py)")
+PROMETHEUS = Counterpart("PULSE_PROMETHEUS", "Prometheus, and promtool beside it (Debian's prometheus)")
 CHROMIUM = Counterpart("PULSE_CHROMIUM", "a browser (Debian's chromium)")
 
 

@@ -85,7 +85,7 @@ class DiscordDouble:
         self._under_way: Counter[str] = Counter()
         self._recent: deque[float] = deque()
         self._faults: list[_Fault] = []
-        self._ended = asyncio.Event()
+        self._let_go = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -119,14 +119,17 @@ class DiscordDouble:
         self._faults.append(_Fault(status, times, headers or {}, said))
 
     def heal(self) -> None:
-        """No failure is ordered any more."""
+        """No failure is ordered any more; the connections of those that hang break."""
         self._faults.clear()
+        self._let_go.set()
+        self._let_go = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/api/v10/webhooks/{id}/{token}", self._execute)
         app.router.add_route("*", "/{path:.*}", self._nothing)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        # Who does not wait any more is not under way any more.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
         self._port = int(self._runner.addresses[0][1])
@@ -135,7 +138,7 @@ class DiscordDouble:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._let_go.set()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -156,7 +159,7 @@ class DiscordDouble:
         if fault is not None:
             fault.times -= 1
             if fault.status == HANGS:
-                await self._ended.wait()
+                await self._let_go.wait()
             if fault.status > HANGS:
                 return self._answer(fault.status, fault.body, fault.headers)
             if fault.status != DROPPED_AFTERWARDS:

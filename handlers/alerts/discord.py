@@ -1,12 +1,15 @@
-"""Discord: one alert to one webhook, never faster than Discord says, whatever the number of processes."""
+"""Discord: one alert or digest to one webhook, never faster than Discord says, whatever the number of processes."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Refused, Sending, Told, deliver, patience
+from handlers.clients.delivery import AlertJob, Sending, deliver, patience
+from handlers.clients.digest import facts_of_digest
 from handlers.clients.discord import PACE, Discord
+from handlers.clients.discord_digest import discord_digest
 from handlers.clients.discord_message import discord_message
+from handlers.clients.told import NotSent, Told
 from listener import Job, Queue, Snooze, handler
 
 
@@ -17,9 +20,13 @@ async def discord(
     """Sends one delivery; or routes words to the user's webhooks."""
 
     async def send(sending: Sending) -> Told:
-        if sending.alert is None:
-            return Refused("no_alert", "There is no alert to send.")
-        message = discord_message(sending.alert, is_resend=sending.resend)
+        if sending.alert is not None:
+            message = discord_message(sending.alert, is_resend=sending.resend)
+        else:
+            facts = await facts_of_digest(db, sending)
+            if isinstance(facts, NotSent):
+                return facts
+            message = discord_digest(facts, is_resend=sending.resend)
         return await webhooks.post(sending.target.address, sending.target.secret, message)
 
     return await deliver(db, job, payload, send, PACE)

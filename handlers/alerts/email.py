@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from httpx import HTTPError
-
 from handlers.clients.alert_mail import alert_letter
-from handlers.clients.database import CallFailed, Database, call
-from handlers.clients.delivery import AlertJob, NotSent, Pace, Refused, Sending, Told, deliver, patience
-from handlers.clients.digest_mail import DigestFacts, digest_letter
+from handlers.clients.database import Database
+from handlers.clients.delivery import AlertJob, Pace, Sending, deliver, patience
+from handlers.clients.digest import facts_of_digest
+from handlers.clients.digest_mail import digest_letter
 from handlers.clients.mail import Mail, Mailer
 from handlers.clients.mail_frame import Letter
+from handlers.clients.told import NotSent, Refused, Told
 from listener import Job, Queue, Snooze, handler
 
-PACE: Final = Pace(limit=timedelta(minutes=3))
+PACE: Final = Pace(limit=timedelta(minutes=3), digests=True)
 """A mail may wait for a request under way, and then for the parts of one with a bad address in it."""
 
 
@@ -29,10 +29,10 @@ async def email(
         if address is None:
             return Refused("no_address", "There is no address to send this to.")
         unsubscribe_url = mailer.unsubscribe_url(address, "all" if sending.digest_id is None else "digest")
-        try:
-            subject, letter = await _letter(db, sending, mailer.app_url, unsubscribe_url)
-        except (CallFailed, HTTPError) as error:
-            return NotSent("no_facts", f"What the digest says could not be read ({type(error).__name__}).")
+        written = await _letter(db, sending, mailer.app_url, unsubscribe_url)
+        if isinstance(written, NotSent):
+            return written
+        subject, letter = written
         return await mailer.send(
             Mail(sending.delivery_id, address, subject, letter.text(), letter.html(), unsubscribe_url)
         )
@@ -42,7 +42,7 @@ async def email(
 
 async def _letter(
     db: Database, sending: Sending, app_url: str | None, unsubscribe_url: str | None
-) -> tuple[str, Letter]:
+) -> tuple[str, Letter] | NotSent:
     """The subject, and the alert or the digest in words."""
     if sending.alert is not None:
         return alert_letter(
@@ -52,5 +52,7 @@ async def _letter(
             unsubscribe_url=unsubscribe_url,
             is_resend=sending.resend,
         )
-    facts = DigestFacts.model_validate(await call(db, "digest_facts", digest_id=sending.digest_id))
+    facts = await facts_of_digest(db, sending)
+    if isinstance(facts, NotSent):
+        return facts
     return digest_letter(facts, app_url=app_url, unsubscribe_url=unsubscribe_url, is_resend=sending.resend)

@@ -1,12 +1,14 @@
-"""Push: one alert to one device, with those of the same moment; a copy takes the place of the first one."""
+"""Push: one alert or digest to one device, with those of the same moment; a copy takes the place of the first one."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Refused, Sending, Told, deliver, patience
+from handlers.clients.delivery import AlertJob, Sending, deliver, patience
+from handlers.clients.digest import facts_of_digest
 from handlers.clients.push import PACE, Push
-from handlers.clients.push_message import push_message
+from handlers.clients.push_message import push_digest, push_message
+from handlers.clients.told import NotSent, Refused, Told
 from listener import Job, Queue, Snooze, handler
 
 
@@ -16,8 +18,15 @@ async def push(payload: AlertJob, *, job: Job, db: Database, devices: Push) -> M
 
     async def send(sending: Sending) -> Told:
         alert, target = sending.alert, sending.target
-        if alert is None or target.address is None:
-            return Refused("no_alert", "There is no alert to send, or no device to send it to.")
-        return await devices.send(push_message(alert, sending.delivery_id, target.address, target.kind))
+        if target.address is None:
+            return Refused("no_address", "There is no device to send this to.")
+        if alert is not None:
+            message = push_message(alert, sending.delivery_id, target.address, target.kind)
+        else:
+            facts = await facts_of_digest(db, sending)
+            if isinstance(facts, NotSent):
+                return facts
+            message = push_digest(facts, sending, target.address)
+        return await devices.send(message)
 
     return await deliver(db, job, payload, send, PACE)

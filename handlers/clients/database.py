@@ -9,7 +9,7 @@ import httpx
 from pydantic_core import to_jsonable_python
 from supabase import AsyncClient, AsyncClientOptions, PostgrestAPIError, create_async_client
 
-from listener import Keyring
+from listener import Keyring, traceparent
 
 TIMEOUT_SECONDS: Final = 10.0
 MOST_KEYS: Final = 4
@@ -20,7 +20,8 @@ Database: TypeAlias = AsyncClient
 
 
 class _Shown(httpx.AsyncClient):
-    """Shows the key of the process as it is at the moment of each request, and the next one when that is refused.
+    """Shows the key of the process as it is at the moment of each request, and the next one when that is refused; and
+    the trace that the work at hand belongs to.
 
     Only in place of the key that the client began with: what a handler asks as somebody else goes out as it is.
     """
@@ -31,6 +32,10 @@ class _Shown(httpx.AsyncClient):
         self._first = keyring.proven.headers
 
     async def send(self, request: httpx.Request, **words: Any) -> httpx.Response:
+        if (
+            trace := traceparent()
+        ) is not None:  # what a handler asks, and the jobs that come of it, are part of it
+            request.headers["traceparent"] = trace
         if any(request.headers.get(name) != value for name, value in self._first.items()):
             return await super().send(request, **words)
         key, tries_left = self._keyring.proven, MOST_KEYS

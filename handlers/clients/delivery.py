@@ -2,16 +2,7 @@
 
 A channel is a file `handlers/alerts/<channel>.py` whose handler hands its `send` to `deliver`. All that has to be
 decided once (to whom, whether, when, how often) the database decides; `send` speaks to the provider, once, and tells
-what it saw in one of these ways. Alerts are doubled or lost where one is taken for another:
-
-    what was seen                                            told as   what becomes of the delivery
-    -------------------------------------------------------  --------  ------------------------------------------------
-    the provider has it                                      Sent      sent
-    it refused, and will again: the text, the target         Refused   failed; the target may go with it
-    it refused for now: too fast, over a quota               Later     comes back, and no attempt counts
-    nothing left this machine, or our own key is refused     NotSent   tried again by `patience`, then a dead letter;
-                                                                       replaying that sends it after all
-    all else: time-out, a cut connection, 5xx, an odd answer Unknown   sent again once, marked (`Sending.resend`)
+what it saw in one of the ways of `told.py`.
 
 An error that `send` raises is an Unknown, and so is what a crash cut off. What may have arrived is sent again at most
 once; as often as it takes, where the provider takes the same message twice as one (`Pace.repeatable`).
@@ -28,6 +19,7 @@ from httpx import HTTPError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from handlers.clients.database import CallFailed, Database, call
+from handlers.clients.told import Later, NotSent, Refused, Told, Unknown, as_recorded
 from listener import Job, Payload, Reject, Snooze, strike_out
 
 Severity = Literal["info", "warning", "error", "critical"]
@@ -124,69 +116,6 @@ class Sending(_Read):
     reader: Reader
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Nothing more for so long: to this target, or by the whole channel."""
-
-    after: timedelta
-    whole_channel: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The provider has it. `hold`: it also said that this was the last one for now."""
-
-    provider_id: str | None = None
-    hold: Hold | None = None
-    outcome: Literal["sent"] = "sent"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """It refused, and will again. `reason` is one word, `words` a sentence for people, without secrets."""
-
-    reason: str
-    words: str
-    target: Literal["keep", "disable", "remove"] = "keep"
-    """disable: nothing more is sent there, and its user is told by the other channels. remove: it is forgotten."""
-    suppress: Literal["bounce", "spam", "invalid"] | None = None
-    """For an e-mail address: no mail goes there any more, and this is why."""
-    hold: Hold | None = None
-    outcome: Literal["refused"] = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """It refused for now; nothing was delivered."""
-
-    after: timedelta
-    reason: str = "too_fast"
-    hold: Hold | None = None
-    outcome: Literal["later"] = "later"
-
-
-@dataclass(frozen=True, slots=True)
-class NotSent:
-    """Nothing left this machine, or the fault is ours: a key that is refused, a setting that is missing."""
-
-    reason: str
-    words: str
-    hold: Hold | None = None
-    outcome: Literal["not_sent"] = "not_sent"
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may have arrived. `after`: when it may be sent again, if at all."""
-
-    reason: str
-    words: str
-    after: timedelta = timedelta(seconds=30)
-    hold: Hold | None = None
-    outcome: Literal["unknown"] = "unknown"
-
-
-Told: TypeAlias = Sent | Refused | Later | NotSent | Unknown
 Send: TypeAlias = Callable[[Sending], Awaitable[Told]]
 
 
@@ -204,6 +133,12 @@ class Pace:
     """So many sends of the whole channel … None: as many as there are."""
     per: timedelta = timedelta(seconds=1)
     """… in each such time."""
+    refusals: int | None = None
+    """So many answers that count against all of us …"""
+    refusals_per: timedelta = timedelta(minutes=10)
+    """… in each such time, and the channel rests: less than the provider takes before it shuts us out."""
+    digests: bool = False
+    """It tells digests, too: a delivery has no alert then (`clients/digest.py`). Else they are suppressed."""
 
 
 class NotDelivered(Exception):
@@ -234,6 +169,7 @@ async def deliver(
             "repeatable": pace.repeatable,
             "allowed": pace.allowed,
             "per_seconds": pace.per.total_seconds(),
+            "digests": pace.digests,
         },
     )
     if begun["step"] == "later":
@@ -248,7 +184,7 @@ async def deliver(
         "record_delivery",
         delivery_id=sending.delivery_id,
         send=sending.send,
-        told=_words(told),
+        told=as_recorded(told) | _refusals(told, pace),
         is_last=(error is not None or isinstance(told, NotSent))
         and job.attempt - job.uncounted >= job.max_attempts,
     )
@@ -309,26 +245,11 @@ def _private(sending: Sending) -> Iterator[str]:
         yield from (one for one in texts if len(one) >= _SHORTEST_TEXT)
 
 
-def _words(told: Told) -> dict[str, object]:
-    """As `record_delivery` reads it."""
-    words: dict[str, object] = {"outcome": told.outcome}
-    match told:
-        case Sent():
-            words["provider_id"] = told.provider_id
-        case Refused():
-            words |= {"words": told.words, "target": told.target, "suppress": told.suppress}
-        case Later() | Unknown():
-            words["delay_seconds"] = told.after.total_seconds()
-        case NotSent():
-            pass
-    if not isinstance(told, Sent):
-        words["reason"] = told.reason
-    if isinstance(told, NotSent | Unknown):
-        words["words"] = told.words
-    if told.hold is not None:
-        words["hold_seconds"] = told.hold.after.total_seconds()
-        words["hold_channel"] = told.hold.whole_channel
-    return words
+def _refusals(told: Told, pace: Pace) -> dict[str, object]:
+    """What `hold_lanes` counts."""
+    if pace.refusals is None or not (isinstance(told, Refused | Later) and told.counts):
+        return {}
+    return {"refusals": pace.refusals, "refusals_per_seconds": pace.refusals_per.total_seconds()}
 
 
 def _snooze(answer: Mapping[str, object]) -> Snooze:

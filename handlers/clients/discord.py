@@ -27,17 +27,27 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from handlers.clients.delivery import Hold, Later, NotSent, Pace, Refused, Sent, Told, Unknown
+from handlers.clients.delivery import Pace
 from handlers.clients.mail import APP_URL
 from handlers.clients.outage import Outage
+from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from listener import ConfigError, Setting, Settings
 
 DISCORD_API_BASE = Setting(
     "DISCORD_API_BASE", "set it only to use a double of Discord: its URL", required=False, secret=False
 )
 DISCORD: Final = "https://discord.com"
-PACE: Final = Pace(limit=timedelta(seconds=20), one_at_a_time=True, allowed=40, per=timedelta(seconds=1))
-"""Discord's limit over all webhooks is 50 in a second; some come closer together than they left."""
+PACE: Final = Pace(
+    limit=timedelta(seconds=20),
+    one_at_a_time=True,
+    allowed=40,
+    per=timedelta(seconds=1),
+    refusals=2_000,
+    refusals_per=timedelta(minutes=10),
+    digests=True,
+)
+"""Discord's limit over all webhooks is 50 in a second; some come closer together than they left. With 10,000 refusals
+in ten minutes an address is shut out, and others may share ours."""
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=4)
 SHUT_OUT: Final = timedelta(minutes=10)
@@ -113,9 +123,9 @@ def understood(status: int, headers: Mapping[str, str], body: bytes) -> Told:
     if status == 429:
         return _too_fast(headers, words)
     if status in (401, 403, 404) and code in _IS_GONE:
-        return Refused("webhook_gone", _GONE, target="disable", hold=_until_reset(headers))
+        return Refused("webhook_gone", _GONE, target="disable", hold=_until_reset(headers), counts=True)
     if status == 403:
-        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=True))
+        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=True), counts=True)
     if status in (400, 413):
         known = _BY_CODE.get(code) if isinstance(code, int) else None
         return known or Refused("bad_request", _faults(code, words), hold=_until_reset(headers))
@@ -136,7 +146,7 @@ def _too_fast(headers: Mapping[str, str], words: Mapping[str, object]) -> Told:
     after = max((one for one in map(_seconds, named) if one is not None), default=timedelta(minutes=1))
     is_guard = "retry_after" not in words
     meant = words.get("global") is True or "X-RateLimit-Global" in headers or is_guard
-    return Later(after, "shut_out" if is_guard else "too_fast", Hold(after, whole_channel=meant))
+    return Later(after, "shut_out" if is_guard else "too_fast", Hold(after, whole_channel=meant), counts=True)
 
 
 def _seconds(value: object) -> timedelta | None:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from handlers.clients.alert_mail import MARKS
+from handlers.clients.alert_words import MARKS, facts_of, link_of
 from handlers.clients.delivery import Alert
-from handlers.clients.mail_frame import is_link
 from handlers.clients.plain_words import lines, one_line, without_links
 
 Json = dict[str, object]
@@ -27,6 +26,7 @@ MOST_OF_ALL: Final = 6000
 """Over all titles, descriptions, fields and footers of a message."""
 FOR_FIELDS: Final = 2000
 """Of those, when the message is long."""
+LONGEST_LINK: Final = 2000
 MOST_READ: Final = 6_500
 """Letters of a text that are looked at."""
 SHORTENED: Final = " … (shortened)"
@@ -40,7 +40,7 @@ _BLANK: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class Words:
     """An escaped text in pieces that must not be cut: a letter, an escaped sign, a link of ours."""
 
     pieces: Sequence[str]
@@ -48,17 +48,17 @@ class _Words:
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
 
-    def split(self, most: int) -> "tuple[str, _Words]":
+    def split(self, most: int) -> "tuple[str, Words]":
         """The first part, of `most` letters at most and cut at a space if there is one near its end, and the rest."""
         if len(self) <= most:
-            return "".join(self.pieces), _Words(())
+            return "".join(self.pieces), Words(())
         length, whole = 0, 0
         while length + len(self.pieces[whole]) <= most:
             length += len(self.pieces[whole])
             whole += 1
         near = range(whole, max(whole - 80, 0), -1)
         cut = next((at for at in near if self.pieces[at].isspace()), whole)
-        return "".join(self.pieces[:cut]).rstrip(), _Words(self.pieces[cut:])
+        return "".join(self.pieces[:cut]).rstrip(), Words(self.pieces[cut:])
 
     def fit(self, most: int, mark: str = SHORTENED) -> str:
         """As much as there is room for; a cut is marked."""
@@ -70,17 +70,16 @@ class _Words:
 def discord_message(alert: Alert, *, is_resend: bool = False) -> Json:
     """The body of a request to a webhook."""
     mark, colour = MARKS[alert.severity]
-    url = alert.metadata.get("url")
-    link = url if isinstance(url, str) and is_link(url) and len(url) <= 2000 else None
-    title = _words(one_line(alert.title, 1000), link).fit(MOST_OF_TITLE) or mark
-    body = _words(lines(alert.message, MOST_READ), link)
+    link = link_of(alert, LONGEST_LINK)
+    title = words_of(one_line(alert.title, 1000), link).fit(MOST_OF_TITLE) or mark
+    body = words_of(lines(alert.message, MOST_READ), link)
     room = MOST_OF_ALL - len(title) - len(mark)
     fields = _fields(alert, max(FOR_FIELDS, room - len(body)))
     room -= sum(len(name) + len(value) for name, value in fields)
 
     first, rest = body.split(min(MOST_OF_DESCRIPTION, room))
     if rest.pieces and room <= MOST_OF_DESCRIPTION:
-        first, rest = body.fit(room), _Words(())
+        first, rest = body.fit(room), Words(())
     embed: Json = {"title": title, "color": int(colour.removeprefix("#"), 16)}
     embeds = [embed]
     if first:
@@ -88,7 +87,7 @@ def discord_message(alert: Alert, *, is_resend: bool = False) -> Json:
     if link is not None:
         embed["url"] = link
     if rest.pieces:
-        more = _Words([piece for piece in rest.pieces[:1] if not piece.isspace()] + list(rest.pieces[1:]))
+        more = Words([piece for piece in rest.pieces[:1] if not piece.isspace()] + list(rest.pieces[1:]))
         embeds.append({"description": more.fit(room - len(first)), "color": embed["color"]})
     last = embeds[-1]
     if fields:
@@ -116,24 +115,18 @@ def _fields(alert: Alert, room: int) -> list[tuple[str, str]]:
 
 
 def _facts(alert: Alert) -> Iterator[tuple[str, str]]:
-    """Ids and links are left out, except for operators, whom they help."""
-    for name, value in alert.metadata.items():
-        if not isinstance(value, str | int | float | bool):
-            continue
-        if name == "url" or (alert.user_id is not None and name.endswith(("id", "Id", "_hash"))):
-            continue
-        said = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        label = _words(one_line(name.replace("_", " ").capitalize(), 100)).fit(MOST_OF_NAME, "…")
-        text = _words(lines(said, MOST_OF_VALUE)).fit(MOST_OF_VALUE)
+    for name, said in facts_of(alert):
+        label = words_of(one_line(name, 100)).fit(MOST_OF_NAME, "…")
+        text = words_of(lines(said, MOST_OF_VALUE)).fit(MOST_OF_VALUE)
         if label and text:
             yield label, text
 
 
-def _words(text: str, link: str | None = None) -> _Words:
+def words_of(text: str, link: str | None = None) -> Words:
     """Escaped; no words at all if nothing of it can be seen."""
     if _BLANK.fullmatch(text):
-        return _Words(())
-    return _Words(list(_escaped(without_links(text, [link] if link else []), link)))
+        return Words(())
+    return Words(list(_escaped(without_links(text, [link] if link else []), link)))
 
 
 def _escaped(text: str, link: str | None) -> Iterator[str]:

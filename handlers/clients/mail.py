@@ -1,6 +1,6 @@
 """E-mail as handlers see it: one mail to one address, sent by the backend that the settings name.
 
-What became of it is told in the words of `delivery.py`. A backend is a class with the method of `Backend`, which knows
+What became of it is told in the words of `told.py`. A backend is a class with the method of `Backend`, which knows
 how its provider says each of these:
 
     it took the mail                                    Sent
@@ -22,11 +22,11 @@ from email.utils import parseaddr
 from typing import Final, Protocol
 from uuid import UUID
 
-from handlers.clients.delivery import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering, NotCarried
 from handlers.clients.mail_frame import is_link
 from handlers.clients.outage import Outage
 from handlers.clients.plain_words import one_line
+from handlers.clients.told import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.unsubscribe import EMAIL_UNSUBSCRIBE_SECRET, PULSE_DOOR_URL, Scope, Unsubscribing
 from listener import ConfigError, Setting, Settings
 

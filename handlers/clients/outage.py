@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from handlers.clients.delivery import Hold, Later, NotSent, Told, Unknown
+from handlers.clients.told import Hold, Later, NotSent, Told, Unknown
 
 MISSES: Final = 5
 """So many requests in a row without an answer, and the provider is away."""

@@ -6,6 +6,7 @@
     UNREGISTERED                                Refused, the device is forgotten: its app is gone
     SENDER_ID_MISMATCH                          Refused, the device is disabled: it belongs to another project
     INVALID_ARGUMENT about the token            Refused, the device is disabled
+    one of these, and our key reaches nobody    NotSent: the key is of another project, and the devices stay
     INVALID_ARGUMENT about anything else        Refused: a fault of ours, and the device stays
     QUOTA_EXCEEDED                              Later, for the device; for all, when it was said to all
     our key, or the one that Apple wants        NotSent
@@ -28,18 +29,19 @@ from uuid import uuid4
 
 import httpx
 
-from handlers.clients.delivery import Hold, Later, NotSent, Pace, Refused, Sent, Told, Unknown
+from handlers.clients.delivery import Pace
 from handlers.clients.gathering import Gathering, NotCarried
 from handlers.clients.outage import Outage
 from handlers.clients.push_key import FIREBASE_KEY, Key, KeyRefused, NoToken, TokenRefused, service_account
 from handlers.clients.push_message import GOOD_FOR, PushMessage
+from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from listener import ConfigError, Setting, Settings
 
 FIREBASE_API_BASE = Setting(
     "FIREBASE_API_BASE", "set it only to use a double of Firebase: its URL", required=False, secret=False
 )
 PUSH_SETTINGS: Final = (FIREBASE_KEY, FIREBASE_API_BASE)
-PACE: Final = Pace(limit=timedelta(minutes=1), repeatable=True)
+PACE: Final = Pace(limit=timedelta(minutes=1), repeatable=True, digests=True)
 """A message may be tried five times, and wait for a token before."""
 
 MOST: Final = 100
@@ -49,6 +51,13 @@ TIMEOUT_SECONDS: Final = 5
 QUOTA_PAUSE: Final = timedelta(minutes=1)
 """What Firebase asks for at least, unless it says how long."""
 LONGEST_PAUSE: Final = timedelta(hours=1)
+BELIEVED: Final = 20
+"""So many devices in a row may be gone; of more, it is the key that has gone wrong."""
+DOUBTED: Final = NotSent(
+    "key_doubted",
+    "Firebase refuses this device, and our key reaches no other: is FIREBASE_KEY of the project of the app?",
+    is_ours=True,
+)
 
 
 class Push:
@@ -185,7 +194,9 @@ class _Firebase:
                 return None
             case kinds.PermissionDeniedError() | kinds.NotFoundError():
                 return NotSent(
-                    "key_refused", "Firebase does not let the key in FIREBASE_KEY send for its project."
+                    "key_refused",
+                    "Firebase does not let the key in FIREBASE_KEY send for its project.",
+                    is_ours=True,
                 )
             case kinds.DeadlineExceededError():
                 return Unknown("timed_out", "Firebase did not answer in time.")
@@ -202,7 +213,9 @@ class _Firebase:
                 return Refused("other_project", "This device belongs to another project.", target="disable")
             case words.ThirdPartyAuthError():
                 return NotSent(
-                    "apns_key", "Apple or the browser's service refuses the key that Firebase has for it."
+                    "apns_key",
+                    "Apple or the browser's service refuses the key that Firebase has for it.",
+                    is_ours=True,
                 )
             case kinds.InvalidArgumentError() if _is_about_the_token(str(error)):
                 return Refused("invalid_token", "Firebase does not know this device.", target="disable")
@@ -219,6 +232,7 @@ class _Line:
         self._firebase = firebase
         self._key = key
         self._outage = outage
+        self._believes = 0
 
     async def carry(self, messages: Sequence[PushMessage]) -> Sequence[Told]:
         """One outcome each."""
@@ -228,13 +242,30 @@ class _Line:
             answered = not all(map(_is_silence, told))
         finally:
             self._outage.heard(answered=answered)
+        told = self._believed(told)
         if len(told) > 1 and all(isinstance(one, Later) for one in told):
             return [Later(one.after, hold=Hold(one.after, True)) for one in told if isinstance(one, Later)]
         return told
 
+    def _believed(self, told: list[Told]) -> list[Told]:
+        """A refusal costs a device only while the key is known to reach others; else all of them would be lost by it.
+
+        The key is known from the first message that is taken, and doubted again after many refusals in a row.
+        """
+        if any(isinstance(one, Sent) for one in told):
+            self._believes = BELIEVED
+        believed = list[Told]()
+        for one in told:
+            costs = isinstance(one, Refused) and one.target != "keep"
+            believed.append(DOUBTED if costs and self._believes == 0 else one)
+            self._believes -= costs and self._believes > 0
+        return believed
+
     async def _carry(self, messages: Sequence[PushMessage]) -> list[Told]:
         told: list[Told | None] = [None] * len(messages)
-        refused = NotSent("key_refused", "Firebase does not take tokens of the key in FIREBASE_KEY.")
+        refused = NotSent(
+            "key_refused", "Firebase does not take tokens of the key in FIREBASE_KEY.", is_ours=True
+        )
         try:
             await self._key.fresh()
             told = await self._firebase.send(messages)
@@ -245,7 +276,7 @@ class _Line:
                 for number, one in zip(left, again, strict=True):
                     told[number] = one
         except KeyRefused as error:
-            refused = NotSent("key_refused", str(error))
+            refused = NotSent("key_refused", str(error), is_ours=True)
         except NoToken as error:
             refused = NotSent("no_token", str(error))
         return [refused if one is None else one for one in told]

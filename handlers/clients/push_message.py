@@ -1,4 +1,4 @@
-"""An alert as a notification on a device: short enough for every provider, and replaced by its own copy.
+"""An alert, or a digest, as a notification on a device: short enough for every provider, and replaced by its own copy.
 
 A copy of a delivery bears the same collapse keys, so that it takes the place of the first one instead of standing
 beside it. Of a device that is off, Firebase keeps the notifications of four keys; whoever missed more finds all of them
@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
-from handlers.clients.alert_mail import MARKS
-from handlers.clients.delivery import Alert
-from handlers.clients.mail_frame import is_link
+from handlers.clients.alert_words import MARKS, link_of
+from handlers.clients.delivery import Alert, Sending
+from handlers.clients.digest import DigestFacts, digest_title, total
 from handlers.clients.plain_words import lines, one_line
 
 MOST_BYTES: Final = 3_000
@@ -47,8 +47,7 @@ class PushMessage:
 
 def push_message(alert: Alert, delivery_id: UUID, address: str, kind: str | None) -> PushMessage:
     """What one device gets."""
-    url = alert.metadata.get("url")
-    link = url if isinstance(url, str) and is_link(url) and len(url) <= LONGEST_LINK else None
+    link = link_of(alert, LONGEST_LINK)
     title = one_line(alert.title, MOST_OF_TITLE) or MARKS[alert.severity][0]
     data = {
         "alert_id": str(alert.id),
@@ -68,6 +67,33 @@ def push_message(alert: Alert, delivery_id: UUID, address: str, kind: str | None
         group=one_line(alert.alert_type, 64),
         is_urgent=alert.severity != "info",
         ends_at=alert.created_at + GOOD_FOR,
+    )
+
+
+def push_digest(facts: DigestFacts, sending: Sending, address: str) -> PushMessage:
+    """What one device gets of a digest: its sums, and a line with the most severe of its alerts."""
+    body: str | None = None
+    if facts.groups:
+        first = facts.groups[0]
+        others = total(facts.severities) - 1
+        body = f"{MARKS[first.severity][0]}: {one_line(first.title, MOST_OF_TITLE)}"
+        if others > 0:
+            body += f", and {others} more"
+    return PushMessage(
+        key=sending.delivery_id.hex,
+        kind="fid" if sending.target.kind == "fid" else "token",
+        address=address,
+        title=one_line(digest_title(facts), MOST_OF_TITLE),
+        body=body,
+        data={
+            "digest_id": str(sending.digest_id),
+            "delivery_id": str(sending.delivery_id),
+            "period": facts.period,
+        },
+        link=None,
+        group="digest",
+        is_urgent=False,
+        ends_at=facts.window_end + GOOD_FOR,
     )
 
 

@@ -21,11 +21,11 @@ from typing import Final
 
 import aiohttp
 
-from handlers.clients.delivery import Hold, Later, NotSent, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering
 from handlers.clients.mail import Mail, Sender, gathered
 from handlers.clients.sendgrid_body import MOST, Batch, batches_of, body_of
 from handlers.clients.sendgrid_errors import Errors, errors_in
+from handlers.clients.told import Hold, Later, NotSent, Sent, Told, Unknown
 
 BASE: Final = "https://api.sendgrid.com"
 TIMEOUT_SECONDS: Final = 20.0
@@ -35,6 +35,8 @@ PATIENCE_SECONDS: Final = 60.0
 """For finding bad addresses among good ones; what was not tried by then comes again."""
 _LONGEST_HOLD: Final = timedelta(hours=1)
 _USUAL_HOLD: Final = timedelta(seconds=60)
+_SOON: Final = timedelta(seconds=30)
+"""After a time-out no mail waits for the same one: who came behind it is told so, and comes again."""
 
 
 class SendGrid:
@@ -46,6 +48,7 @@ class SendGrid:
         self._sender = sender
         self._places = asyncio.Semaphore(AT_ONCE)
         self._held_until = 0.0
+        self._silent_until = 0.0
         self._gathering: Gathering[Mail, Told]
 
     @classmethod
@@ -105,13 +108,21 @@ class SendGrid:
         async with self._places:
             if (left := self._held_until - time.monotonic()) > 0:
                 return _too_fast(timedelta(seconds=left))
+            if time.monotonic() < self._silent_until:
+                return Later(_SOON, "provider_away")
             try:
                 async with self._session.post(self._url, data=body, allow_redirects=False) as answer:
                     return self._read(answer, await answer.read())
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                self._note_silence(error)
                 return NotSent("no_connection", f"SendGrid cannot be reached ({type(error).__name__}).")
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._note_silence(error)
                 return Unknown("no_answer", f"SendGrid did not answer ({type(error).__name__}).")
+
+    def _note_silence(self, error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            self._silent_until = time.monotonic() + _SOON.total_seconds()
 
     def _read(self, answer: aiohttp.ClientResponse, body: bytes) -> Told | Errors:
         match answer.status:
@@ -127,6 +138,7 @@ class SendGrid:
                     "key_refused",
                     f"SendGrid refuses our key or our sender (HTTP {answer.status}): see SENDGRID_API_KEY and "
                     "EMAIL_FROM. Mend them, then replay this job.",
+                    is_ours=True,
                 )
             case 429:
                 return _too_fast(self._hold(answer.headers))

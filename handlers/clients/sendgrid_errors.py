@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from handlers.clients.delivery import NotSent, Refused, Told
+from handlers.clients.told import NotSent, Refused, Told
 
 _RECIPIENT: Final = re.compile(r"personalizations\.(\d+)(\..+)?")
 _PLAIN: Final = re.compile(r"[a-z0-9_.]{1,80}")

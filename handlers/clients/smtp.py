@@ -27,10 +27,10 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 from aiosmtplib import SMTPException, SMTPResponseException
 
-from handlers.clients.delivery import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.gathering import Gathering
 from handlers.clients.mail import LONGEST_SUBJECT, SMTP_URL, Mail, Sender, gathered, headers_of
 from handlers.clients.plain_words import one_line
+from handlers.clients.told import Later, NotSent, Refused, Sent, Told, Unknown
 from listener import ConfigError
 
 MOST: Final = 50
@@ -41,6 +41,7 @@ TIMEOUT_SECONDS: Final = 15.0
 PATIENCE_SECONDS: Final = 45.0
 """For the mails of one connection: one that left after its sender has stopped to wait would be sent twice."""
 _SOON: Final = timedelta(seconds=30)
+"""After a time-out no mail waits for the same one: who came behind it is told so, and comes again."""
 _GREY: Final = timedelta(minutes=6)
 """Servers that put strangers on a grey list let them in after five minutes."""
 
@@ -84,6 +85,7 @@ class Smtp:
         self._server = server
         self._sender = sender
         self._context = context
+        self._silent_until = 0.0
         self._gathering: Gathering[Mail, Told]
 
     @classmethod
@@ -103,6 +105,8 @@ class Smtp:
 
     async def _send_all(self, mails: Sequence[Mail]) -> Sequence[Told]:
         """One after the other, by one connection as long as it holds."""
+        if time.monotonic() < self._silent_until:
+            return [Later(_SOON, "provider_away")] * len(mails)
         told: list[Told] = []
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         async with AsyncExitStack() as stack:
@@ -111,18 +115,28 @@ class Smtp:
                 if time.monotonic() > give_up_at:
                     told.append(Later(_SOON, "too_many_mails"))
                     continue
+                began = time.monotonic()
                 if client is None or not client.is_connected:
                     opened = await self._connected(stack)
+                    self._time(began)
                     if isinstance(opened, NotSent):
                         told += [opened] * (len(mails) - len(told))
                         break
                     client = opened
                 began = time.monotonic()
                 told.append(await self._send_one(client, mail))
-                if time.monotonic() - began > TIMEOUT_SECONDS * 0.9:  # each of the others would wait as long
+                if self._time(began):  # each of the others would wait as long
                     told += [Later(_SOON, "provider_away")] * (len(mails) - len(told))
                     break
         return told
+
+    def _time(self, began: float) -> bool:
+        """Whether what began then has taken so long that it was a time-out."""
+        now = time.monotonic()
+        if now - began < TIMEOUT_SECONDS * 0.9:
+            return False
+        self._silent_until = now + _SOON.total_seconds()
+        return True
 
     async def _connected(self, stack: AsyncExitStack) -> aiosmtplib.SMTP | NotSent:
         server = self._server
@@ -141,7 +155,9 @@ class Smtp:
             return await stack.enter_async_context(client)
         except aiosmtplib.SMTPAuthenticationError:
             return NotSent(
-                "key_refused", f"The mail server refuses our login: mend {SMTP_URL.name}, then replay."
+                "key_refused",
+                f"The mail server refuses our login: mend {SMTP_URL.name}, then replay.",
+                is_ours=True,
             )
         except (SMTPException, OSError, TimeoutError) as error:
             return NotSent("no_connection", f"The mail server cannot be reached ({type(error).__name__}).")
@@ -203,7 +219,9 @@ def _refused(error: SMTPResponseException) -> Told:
     code, detail = error.code, _enhanced(error.message)
     # Many servers say what is wrong with the sender only when they are told the recipient.
     if code >= 500 and (isinstance(error, aiosmtplib.SMTPSenderRefused) or detail in ("5.1.7", "5.1.8")):
-        return NotSent("sender_refused", f"The mail server refuses our sender ({code}): see EMAIL_FROM.")
+        return NotSent(
+            "sender_refused", f"The mail server refuses our sender ({code}): see EMAIL_FROM.", is_ours=True
+        )
     if code < 500:
         return Later(_GREY, "server_says_later")
     if isinstance(error, aiosmtplib.SMTPRecipientRefused):

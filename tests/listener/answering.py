@@ -8,6 +8,7 @@ import aiohttp
 
 from devstack.keys import LOCAL
 from listener.config import Config
+from listener.counts import Counts, Numbers
 from listener.doorkeeper import Patience
 from listener.errors import DeliveryRefused
 from listener.jobs import NewJob
@@ -79,6 +80,9 @@ async def door_of(
     def health() -> Health:
         return Health(door.problems if door else [], {"worker_id": "test-worker"})
 
+    async def numbers() -> Numbers:
+        return Counts({}).read()
+
     async with (
         connected(gateway_url, LOCAL.service_role, "test-worker") as store,
         aiohttp.ClientSession() as http,
@@ -90,6 +94,7 @@ async def door_of(
             registry=registry,
             store=store,
             health=health,
+            numbers=numbers,
             emit=told,
             tokens=tokens,
             patience=patience,

@@ -75,7 +75,7 @@ class Process:
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(self.service.metrics.counts)
+        return self.service.counts.totals()
 
 
 async def test_it_works_and_says_so(gateway: Gateway, owner: Connection) -> None:
@@ -89,7 +89,7 @@ async def test_it_works_and_says_so(gateway: Gateway, owner: Connection) -> None
 
         await until("Realtime is ready", lambda: "'ready': True" in str(facts()["realtime"]))
         await process.enqueue("quick")
-        await until("it is done", lambda: process.counts.get("completed") == 1)
+        await until("it is done", lambda: process.counts.get("success") == 1)
         assert facts()["queues"] == {QUEUE: {"running": 0, "places": 5}}
         assert facts()["worker_id"] == process.service.worker_id
         gateway.realtime.acts.announce_again()
@@ -263,14 +263,14 @@ async def test_a_handler_that_blocks_the_loop_is_told(
 
     async def blocks(_payload: Anything) -> None:
         patience = time.monotonic() + 30
-        while not process.counts.get("stood still") and time.monotonic() < patience:
+        while not process.counts.get("loop_standstills") and time.monotonic() < patience:
             pass
 
     process = Process(gateway, runs(blocks))
     async with process.running():
         await process.enqueue("blocks")
-        await until("it is done", lambda: process.counts.get("completed") == 1)
-        assert process.counts["stood still"] >= 1
+        await until("it is done", lambda: process.counts.get("success") == 1)
+        assert process.counts["loop_standstills"] >= 1
 
 
 async def test_a_loop_that_breaks_brings_the_whole_process_down(gateway: Gateway) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from listener import stillness
-from listener.events import StoodStill
+from listener.events import LoopAnswered, StoodStill
 from tests.listener.working import Told
 from tests.waiting import until
 
@@ -61,5 +61,6 @@ async def test_a_loop_that_turns_is_left_alone_and_the_thread_ends(monkeypatch: 
         await until("a while has passed", a_while_has_passed)
         assert "stillness" in [thread.name for thread in threading.enumerate()]
     assert "stillness" not in [thread.name for thread in threading.enumerate()]
-    assert told == []
+    assert told.of(StoodStill) == []
+    assert told.of(LoopAnswered), "it was asked, and answered"
     assert asyncio.get_running_loop().is_running()

@@ -53,8 +53,10 @@ REGISTERING: Final = [*_FOR_USERS, "register_operator_target", "remove_target"]
 """Called by those who want to be told."""
 _WITHIN_ALERTS: Final = (
     "calling_user check_targets keep_discord_webhook forget_target quiet_end quiet_until not_wanted mail_suppressed"
-    " targets_of write_alert enqueue_deliveries lane_of next_turn enter_lane leave_lane delivery_objection later"
-    " end_delivery delivery_words give_up_target tell_target_disabled"
+    " targets_of write_alert write_deliveries enqueue_deliveries lane_of next_turn enter_lane leave_lane"
+    " delivery_objection may_have_arrived close_delivery await_turn later end_delivery delivery_words"
+    " hold_lanes write_outcome"
+    " give_up_target tell_target_disabled explain_open_deliveries"
     " correct_mail tell_address_is_gone digest_due open_digest count_severities forget_alerts"
 ).split()
 ALERT_FUNCTIONS: Final = {
@@ -65,6 +67,9 @@ ALERT_FUNCTIONS: Final = {
     "register_operator_target": "- - - Y -",
     "remove_target":            "- Y Y Y -",
     # Asked by checks of tables, with the rights of who writes there.
+    "forget_secret":            ". . . . .",
+    "forget_reader":            ". . . . .",
+    "explain_delivery":         ". . . . .",
     "is_timezone":              "- Y Y Y -",
     "severity_rank":            "- Y Y Y -",
 }  # fmt: skip

@@ -80,7 +80,7 @@ TABLES: Final = {
 } | {name.format(queue): row for queue in QUEUES for name, row in _OF_A_QUEUE.items()}  # fmt: skip
 
 _OF_PRODUCERS = frozenset(
-    {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key"}
+    {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key", "traceparent"}
 )
 _HARMLESS = frozenset(
     "id queue status type user_id priority run_at attempt cancel_requested progress result created_at updated_at"
@@ -146,7 +146,7 @@ _WITHIN_PAYMENTS = (
     " crypto_payment_words crypto_payer_message crypto_hash crypto_units"
     " extend_paid_period take_back_paid_period renewal_words renewal_stage grace_period add_months"
     " tier_exchange lock_open_requests give_crypto_request_time"
-    " tell_payer tell_operators"
+    " tell_payer"
 ).split()
 
 # The broker family, room by room: those that its handlers and the app's server call, and those within.
@@ -155,7 +155,7 @@ FOR_ORDERS: Final = (
     " begin_cancel record_cancel"
 ).split()
 _WITHIN_ORDERS: Final = (
-    "tell_trader tell_desk order_in_words apply_broker_order take_over_stranger tell_of_order enqueue_cancel"
+    "tell_trader order_in_words apply_broker_order take_over_stranger tell_of_order enqueue_cancel"
     " check_placed enqueue_order broken_rule order_price exposure_after order_as_told connection_as_told"
     " conclude_missing end_order give_up_order doubt_order tell_of_doubt order_progress told_settle"
     " lock_connection note_broker_answer pass_kill_switch resume_orders"
@@ -201,6 +201,8 @@ _LOOKING: Final = (
 FUNCTIONS: Final = {
     #                            anon user other service worker
     "clock_now":                "-    -    -     Y       -",
+    "trace_of_request":         "-    -    -     Y       -",
+    "queue_ages":               "-    -    -     Y       Y",
     "enqueue":                  "-    -    -     Y       Y",
     "claim":                    "-    -    -     Y       Y",
     "heartbeat":                "-    -    -     Y       Y",
@@ -253,6 +255,8 @@ FUNCTIONS: Final = {
     **dict.fromkeys(_WITHIN_SCHEDULES, "- - - - -"),
     "cron_problem":             "-    -    -     Y       -",
     "check_schedule":           ".    .    .     .       .",
+    "tell":                     "-    -    -     -       -",
+    "tell_operators":           "-    -    -     -       -",
     "count_credentials":        ".    .    .     .       .",
     "weigh_gates":              ".    .    .     .       .",
     **dict.fromkeys(FOR_GATES, "- - - Y -"),

@@ -47,6 +47,7 @@ DEFINER = {
     "canary": "the rows are nobody's to write",
     "tell_worker": "the rows are nobody's to write",
     "take_door_call": "nobody but the owner may count calls",
+    "queue_ages": "a worker need not read rows to know how many there are",
     "announce_insert": SENDS,
     "announce_canary": SENDS,
     **dict.fromkeys(FOR_GATES, "nobody but the owner may say what is held back, or read whom a limit counts"),
@@ -59,11 +60,14 @@ DEFINER = {
     **dict.fromkeys(FOR_PAPER, "nobody but the paper broker may write its books"),
     **dict.fromkeys(FOR_LOOKING, "they tell of catalogs and sessions that only the owner may look at"),
     **dict.fromkeys(FOR_ALERTS, "nobody but the owner may say who was told what"),
+    "forget_secret": "who may delete a target need not be allowed to write in Vault",
+    "forget_reader": "who deletes a user need not be allowed to write what is ours",
     **dict.fromkeys(REGISTERING, "no user may write a table in which tokens of others are"),
 }
 """Run with the rights of their owner, and why."""
 IN_FULL = {
     "clock_now": "is inlined, which a setting would forbid",
+    "trace_of_request": "is inlined, which a setting would forbid",
     "status_after": "is inlined, which a setting would forbid",
     "retry_delay": "is inlined, which a setting would forbid",
     "limit_key": "is inlined, which a setting would forbid",

@@ -1,5 +1,6 @@
 """What alert tests stand on: people, a channel that the test itself is, and a worker that runs what is due."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -8,11 +9,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from devstack.alerts.discord import DiscordDouble, Webhook
+from devstack.alerts.firebase import Device, FirebaseDouble
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.alerts.discord import discord
 from handlers.alerts.notify import notify
+from handlers.alerts.push import push
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Pace, Send, Sending, Sent, Told, deliver, patience
+from handlers.clients.delivery import AlertJob, Pace, Send, Sending, deliver, patience
+from handlers.clients.discord import Discord
+from handlers.clients.push import Push
+from handlers.clients.told import Sent, Told
 from listener import Job, Payload
 from listener.attempt import Attempt
 from listener.jobs import AttemptRef, WokenBy
@@ -168,3 +176,67 @@ def person(owner: Owner) -> Person:
         return made
 
     return make
+
+
+# -- the real clients of Discord and Firebase, and their doubles --
+
+
+@pytest.fixture
+async def discord_double() -> AsyncIterator[DiscordDouble]:
+    async with DiscordDouble() as running:
+        yield running
+
+
+@pytest.fixture
+async def firebase() -> AsyncIterator[FirebaseDouble]:
+    async with FirebaseDouble() as running:
+        yield running
+
+
+@pytest.fixture
+async def webhooks(discord_double: DiscordDouble) -> AsyncIterator[Discord]:
+    async with Discord.open({"DISCORD_API_BASE": discord_double.url}) as client:
+        yield client
+
+
+@pytest.fixture
+async def devices(firebase: FirebaseDouble) -> AsyncIterator[Push]:
+    settings = {"FIREBASE_KEY": json.dumps(firebase.key), "FIREBASE_API_BASE": firebase.url}
+    async with Push.open(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def channels(office: Office, webhooks: Discord, devices: Push) -> Office:
+    """An office that serves both."""
+
+    async def run_discord(payload: AlertJob, *, job: Job, db: Database) -> object:
+        return await discord(payload, job=job, db=db, webhooks=webhooks)
+
+    async def run_push(payload: AlertJob, *, job: Job, db: Database) -> object:
+        return await push(payload, job=job, db=db, devices=devices)
+
+    office.runs("discord", run_discord)
+    office.runs("push", run_push)
+    return office
+
+
+@dataclass
+class Home:
+    """Somebody with a webhook and a device."""
+
+    user: UUID
+    webhook: Webhook
+    device: Device
+
+
+@pytest.fixture
+async def home(owner: Owner, person: Person, discord_double: DiscordDouble, firebase: FirebaseDouble) -> Home:
+    user, webhook, device = await person(), discord_double.webhook(), firebase.device()
+    await owner.execute("select keep_discord_webhook($1, $2, 'my server')", user, webhook.url)
+    await owner.execute(
+        "insert into alert_targets (user_id, channel, address, kind) values ($1, 'push', $2, 'token')",
+        user,
+        device.token,
+    )
+    return Home(user, webhook, device)

@@ -1,9 +1,12 @@
 """Many alerts, several workers, providers in trouble: no limit is exceeded, and nobody waits for who hangs."""
 
-from bench.alerts import SHARED_429, Town, ends, tell, until_done
+import pytest
+
+from bench.alerts import SHARED_429, Town, ends, post_office, tell, until_done
 from devstack.alerts.discord import DiscordDouble
 from devstack.alerts.firebase import FirebaseDouble
 from devstack.gateway import Gateway
+from handlers.clients import smtp
 from listener.config import read_config
 from listener.registry import load
 from listener.service import Plan, Service
@@ -55,3 +58,40 @@ async def test_discord_is_told_by_several_workers_while_firebase_hangs(
     assert (
         sum(n for (channel, _, _), n in told.items() if channel == "push") == ALERTS + 1
     )  # one about the webhook
+
+
+async def test_a_mail_server_that_hangs_holds_up_nobody_else_and_gets_its_mails_when_it_answers(
+    gateway: Gateway, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "TIMEOUT_SECONDS",
+        "PATIENCE_SECONDS",
+    ):  # on a busy machine, too, it answers in time in the end
+        monkeypatch.setattr(smtp, name, 120.0)
+    async with DiscordDouble() as discord, FirebaseDouble() as firebase, post_office() as post:
+        town = Town(discord, firebase, post)
+        await town.settle(owner, USERS)
+        town.hang("email")
+        async with running(a_worker(town, gateway)):
+            await tell(owner, town, 2 * USERS)
+            await until_done(owner, "discord", "push")
+            assert post.mails == 0
+            town.heal()
+            await until_done(owner, "discord", "email", "push")
+        told = await ends(owner)
+    assert told == {(channel, "sent", None): 2 * USERS for channel in ("discord", "email", "push")}
+    assert post.mails == 2 * USERS
+
+
+async def test_discord_hangs_and_devices_are_told(gateway: Gateway, owner: Owner) -> None:
+    async with DiscordDouble() as discord, FirebaseDouble() as firebase:
+        town = Town(discord, firebase)
+        await town.settle(owner, USERS)
+        town.hang("discord")
+        async with running(a_worker(town, gateway)):
+            await tell(owner, town, USERS)
+            await until_done(owner, "push")
+            town.heal()
+        told = await ends(owner)
+    assert told[("push", "sent", None)] == USERS
+    assert discord.messages == []

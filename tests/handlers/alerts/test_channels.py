@@ -1,6 +1,6 @@
 """Discord and push, whole: the real SQL, the real clients, and their providers' doubles. Each is told once."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -8,10 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from devstack.alerts.discord import DROPPED_AFTERWARDS, DiscordDouble, Webhook
-from devstack.alerts.firebase import Device, FirebaseDouble
-from handlers.alerts.discord import discord
-from handlers.alerts.push import push
+from devstack.alerts.discord import DROPPED_AFTERWARDS, DiscordDouble
+from devstack.alerts.firebase import FirebaseDouble
 from handlers.clients import delivery as delivery_file
 from handlers.clients.database import Database
 from handlers.clients.delivery import AlertJob
@@ -19,73 +17,12 @@ from handlers.clients.discord import Discord
 from handlers.clients.discord_message import RESENT
 from handlers.clients.push import Push
 from listener import Job, Snooze
-from tests.handlers.alerts.conftest import ALERT, Office, Person
-from tests.handlers.alerts.test_push import pushing
+from tests.handlers.alerts.conftest import ALERT, Home, Office, Post
 from tests.handlers.conftest import Json, Owner
 
 MoveClock: TypeAlias = Callable[[timedelta], Awaitable[None]]
 IS_OVER = timedelta(minutes=2)
 """So long after it began, a send is over, one way or another."""
-
-
-@pytest.fixture
-async def discord_double() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble() as running:
-        yield running
-
-
-@pytest.fixture
-async def firebase() -> AsyncIterator[FirebaseDouble]:
-    async with FirebaseDouble() as running:
-        yield running
-
-
-@pytest.fixture
-async def webhooks(discord_double: DiscordDouble) -> AsyncIterator[Discord]:
-    async with Discord.open({"DISCORD_API_BASE": discord_double.url}) as client:
-        yield client
-
-
-@pytest.fixture
-async def devices(firebase: FirebaseDouble) -> AsyncIterator[Push]:
-    async with pushing(firebase) as client:
-        yield client
-
-
-@pytest.fixture
-def channels(office: Office, webhooks: Discord, devices: Push) -> Office:
-    """An office that serves both."""
-
-    async def run_discord(payload: AlertJob, *, job: Job, db: Database) -> object:
-        return await discord(payload, job=job, db=db, webhooks=webhooks)
-
-    async def run_push(payload: AlertJob, *, job: Job, db: Database) -> object:
-        return await push(payload, job=job, db=db, devices=devices)
-
-    office.runs("discord", run_discord)
-    office.runs("push", run_push)
-    return office
-
-
-@dataclass
-class Home:
-    """Somebody with a webhook and a device."""
-
-    user: UUID
-    webhook: Webhook
-    device: Device
-
-
-@pytest.fixture
-async def home(owner: Owner, person: Person, discord_double: DiscordDouble, firebase: FirebaseDouble) -> Home:
-    user, webhook, device = await person(), discord_double.webhook(), firebase.device()
-    await owner.execute("select keep_discord_webhook($1, $2, 'my server')", user, webhook.url)
-    await owner.execute(
-        "insert into alert_targets (user_id, channel, address, kind) values ($1, 'push', $2, 'token')",
-        user,
-        device.token,
-    )
-    return Home(user, webhook, device)
 
 
 async def test_one_alert_reaches_the_webhook_and_the_device(channels: Office, home: Home) -> None:
@@ -137,11 +74,30 @@ async def test_a_dead_webhook_is_turned_off_and_its_user_is_told_on_the_device(
 
 
 async def test_a_device_that_is_gone_is_forgotten(channels: Office, home: Home, owner: Owner) -> None:
+    await channels.tell("push", userId=str(home.user), **ALERT)
+    await channels.rounds()  # by which the key is known to reach devices
     home.device.state = "unregistered"
     await channels.tell("push", userId=str(home.user), **ALERT)
     await channels.rounds()
-    assert await channels.deliveries() == [("push", "failed", "unregistered")]
+    assert await channels.deliveries() == [("push", "sent", None), ("push", "failed", "unregistered")]
     assert await owner.fetchval("select count(*) from alert_targets where channel = 'push'") == 0
+
+
+async def test_a_key_of_another_project_costs_no_device_and_operators_are_told_once(
+    channels: Office, home: Home, owner: Owner
+) -> None:
+    pager = channels.channel("pager", Post())
+    await owner.execute("select register_operator_target('pager', 'desk')")
+    for state in ("other_sender", "unregistered", "invalid"):
+        home.device.state = state
+        await channels.tell("push", userId=str(home.user), **ALERT)
+        await channels.rounds()
+    assert await channels.deliveries("channel", "status", "reason") == [
+        ("pager", "sent", None),
+        *[("push", "pending", "key_doubted")] * 3,
+    ]
+    assert pager.titles == ["Alerts: channel is refused"]
+    assert await owner.fetchval("select status from alert_targets where channel = 'push'") == "active"
 
 
 async def test_a_webhook_waits_for_its_reset_and_no_call_is_too_many(

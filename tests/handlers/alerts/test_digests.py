@@ -13,7 +13,8 @@ import asyncpg
 
 from handlers.alerts.aggregate import Aggregate, aggregate
 from handlers.clients.database import Database
-from handlers.clients.digest_mail import DigestFacts, digest_letter
+from handlers.clients.digest import DigestFacts
+from handlers.clients.digest_mail import digest_letter
 from tests.handlers.alerts.test_mail_words import EAGER, Page
 from tests.handlers.conftest import Owner, a_job
 

@@ -10,8 +10,8 @@ import pytest
 from devstack.alerts.discord import DROPPED, DROPPED_AFTERWARDS, HANGS, DiscordDouble
 from handlers import resources
 from handlers.clients import discord as discord_file
-from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Unknown
 from handlers.clients.discord import LONGEST_HOLD, SHUT_OUT, Discord, understood
+from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Unknown
 from listener import ConfigError
 from listener.resources import opened, resources_in
 
@@ -187,7 +187,7 @@ async def test_the_guard_before_discord_shuts_all_of_us_out(
     webhook = discord_double.webhook()
     discord_double.fail_next(status, body="<html>error code: 1015</html>", headers=headers)
     assert await client.post(webhook.id, webhook.token, MESSAGE) == Later(
-        after, "shut_out", Hold(after, whole_channel=True)
+        after, "shut_out", Hold(after, whole_channel=True), counts=True
     )
 
 

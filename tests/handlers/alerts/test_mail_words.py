@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 from html.parser import HTMLParser
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from handlers.clients.alert_mail import alert_letter
 from handlers.clients.delivery import Alert, Reader, Severity
+from handlers.clients.discord_message import discord_message
 from handlers.clients.mail import Mail, Sender, sendable
 from handlers.clients.mail_frame import Facts, Letter, Link, Paragraph, is_link
 from handlers.clients.plain_words import lines, one_line, without_links
@@ -210,6 +212,19 @@ def test_operators_see_the_ids_too_and_a_second_copy_says_so() -> None:
     assert "Nested" not in letter.text()
     assert "4:38:00" in letter.text()
     assert "had this mail before" in letter.text()
+
+
+@pytest.mark.parametrize("is_for_operators", [False, True])
+def test_mail_and_discord_show_the_same_facts_and_the_link_is_none(is_for_operators: bool) -> None:
+    metadata = {"order_id": "17", "is_open": True, "note": " ", "url": "https://app.example.com/orders/17"}
+    alert = an_alert(metadata=metadata, is_for_operators=is_for_operators)
+    shown = [("Order id", "17"), ("Is open", "yes")][not is_for_operators :]
+    _, letter = letter_of(alert)
+    [facts] = [block.rows for block in letter.blocks if isinstance(block, Facts)]
+    assert list(facts)[:-1] == shown  # the last is the time
+    message: Any = discord_message(alert)
+    assert [(one["name"], one["value"]) for one in message["embeds"][0]["fields"]] == shown
+    assert message["embeds"][0]["url"] == metadata["url"]
 
 
 def test_a_frame_without_anything_is_whole_too() -> None:

@@ -180,8 +180,8 @@ async def test_what_payments_and_brokers_tell_arrives_at_users_and_at_operators(
     user = await person(pager="of the user")
     await owner.execute("select register_operator_target('pager', 'of the desk', 'desk')")
     context = json.dumps({"amount": "10.00"})
-    await owner.execute("select tell_operators('crypto_needs_a_person', 'tx', $1)", context)
-    await owner.execute("select tell_desk('order_in_doubt', 'order', $1)", context)
+    await owner.execute("select tell_operators('Payments', 'crypto_needs_a_person', 'tx', $1)", context)
+    await owner.execute("select tell_operators('Trading', 'order_in_doubt', 'order', $1)", context)
     await owner.execute(
         "select tell_trader($1, 'order_filled', 'k', 'Filled', 'Your order', $2)", user, context
     )

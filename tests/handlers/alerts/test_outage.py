@@ -7,11 +7,12 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from handlers.clients import smtp
-from handlers.clients.delivery import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.mail import Mail, Mailer, Sender
 from handlers.clients.outage import AWAY, MISSES, SLOW, TRYING, WAITING, Outage
+from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from tests.doubles.smtp import MailServer
 from tests.handlers.alerts.mails import a_mail, outcomes
+from tests.waiting import until
 
 SILENCE = Unknown("timed_out", "It did not answer.")
 
@@ -162,3 +163,31 @@ async def test_behind_a_mail_that_a_server_does_not_answer_for_no_other_waits_as
         told_ = await asyncio.gather(*(client.send(a_mail(f"{n}@example.com")) for n in range(10)))
         server.may_answer.set()
     assert outcomes(told_) == ["unknown no_answer"] + ["later provider_away"] * 9
+
+
+@pytest.mark.parametrize("greets", [True, False])
+async def test_who_waited_for_a_connection_to_a_silent_server_does_not_wait_for_another_time_out(
+    monkeypatch: pytest.MonkeyPatch, greets: bool
+) -> None:
+    monkeypatch.setattr(smtp, "TIMEOUT_SECONDS", 4.0 if greets else 1.0)
+    monkeypatch.setattr(smtp, "AT_ONCE", 1)
+    came = asyncio.Event()
+
+    async def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await released.wait()
+        writer.close()
+
+    released = asyncio.Event()
+    mute = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    async with mute, SilentServer() as server:
+        port = server.port if greets else mute.sockets[0].getsockname()[1]
+        sender = Sender("alerts@example.com", "")
+        async with smtp.Smtp.open(f"smtp://127.0.0.1:{port}", sender) as client, asyncio.TaskGroup() as group:
+            first = group.create_task(client.send(a_mail()))
+            await until("it hangs", lambda: came.is_set() or server.connections == 1)
+            second = group.create_task(client.send(a_mail()))
+        server.may_answer.set()
+        released.set()
+    kind = "unknown no_answer" if greets else "not_sent no_connection"
+    assert outcomes([first.result(), second.result()]) == [kind, "later provider_away"]

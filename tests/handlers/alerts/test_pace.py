@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
-from handlers.clients.delivery import Hold, Later, Pace, Refused, Sending, Sent, Told
+from handlers.clients.delivery import Pace, Sending
+from handlers.clients.told import Hold, Later, Refused, Sent, Told
 from listener.outcomes import Completed, Outcome, Snooze
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Owner
@@ -143,3 +144,21 @@ async def test_an_address_that_bounced_gets_no_mail_any_more(
     suppressed = await owner.fetchrow("select address, scope, reason from email_suppressions")
     assert suppressed is not None
     assert tuple(suppressed) == ("ann@example.com", "all", "bounce")
+
+
+async def test_a_channel_rests_before_its_refusals_shut_all_of_us_out(
+    office: Office, person: Person, move_clock: MoveClock
+) -> None:
+    """Of strangers' webhooks that are none each costs one refusal; the real ones would pay for them."""
+    pager = office.channel("pager", Post(Pace(refusals=3, refusals_per=SECOND * 600)))
+    strangers = [await person(pager=str(number)) for number in range(4)]
+    pager.answers = [Refused("webhook_gone", "No such thing.", target="disable", counts=True)] * 4
+    await tell(office, *strangers)
+    await office.rounds()
+    ann = await person(pager="real")
+    await tell(office, ann)
+    assert [500 < delay <= 601 for delay in delays(await office.round())] == [True]
+    assert len(pager.came) == 4
+    await move_clock(SECOND * 610)
+    await office.rounds()
+    assert len(pager.came) == 5

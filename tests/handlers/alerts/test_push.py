@@ -16,11 +16,12 @@ from firebase_admin._retry import HttpxRetry
 from devstack.alerts.firebase import DROPPED, DROPPED_AFTERWARDS, Device, FirebaseDouble, State, another_key
 from handlers import resources
 from handlers.clients import push as push_file
-from handlers.clients.delivery import Alert, Hold, Later, NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.delivery import Alert
 from handlers.clients.outage import MISSES
-from handlers.clients.push import Push
+from handlers.clients.push import BELIEVED, DOUBTED, Push
 from handlers.clients.push_key import service_account
 from handlers.clients.push_message import SHORTENED, push_message
+from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from listener import ConfigError
 from listener.resources import opened, resources_in
 from tests.waiting import until
@@ -135,6 +136,28 @@ async def test_what_comes_in_one_moment_is_one_call_and_each_hears_its_own(
     assert seen["over_quota"] == Later(timedelta(minutes=1), hold=Hold(timedelta(minutes=1)))
     assert isinstance(seen["apns_key"], NotSent)
     assert sum(len(device.came) for device in devices) == 2
+
+
+@pytest.mark.parametrize("state", ["other_sender", "unregistered", "invalid"])
+async def test_a_key_that_reaches_nobody_is_to_blame_and_no_device(
+    client: Push, firebase: FirebaseDouble, state: State
+) -> None:
+    devices = [firebase.device(state=state) for _ in range(5)]
+    told = await asyncio.gather(*(to(client, device) for device in devices))
+    assert told == [DOUBTED] * 5
+    assert isinstance(await to(client, firebase.device()), Sent)
+    assert isinstance(await to(client, devices[0]), Refused)
+
+
+async def test_after_many_devices_in_a_row_that_are_gone_the_key_is_doubted(
+    client: Push, firebase: FirebaseDouble
+) -> None:
+    devices = [firebase.device(state="unregistered") for _ in range(BELIEVED + 3)]
+    assert isinstance(await to(client, firebase.device()), Sent)
+    told = [await to(client, device) for device in devices]
+    assert [type(one) for one in told] == [Refused] * BELIEVED + [NotSent] * 3
+    assert isinstance(await to(client, firebase.device()), Sent)
+    assert isinstance(await to(client, devices[-1]), Refused)
 
 
 async def test_more_than_the_library_takes_go_in_several_calls(

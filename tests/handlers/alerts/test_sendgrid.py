@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 
 from handlers.clients import sendgrid as client
-from handlers.clients.delivery import Hold, Later, Refused, Sent, Told, Unknown
 from handlers.clients.mail import Mail, Sender
 from handlers.clients.sendgrid import SendGrid, hold_of
 from handlers.clients.sendgrid_body import batches_of, body_of
+from handlers.clients.told import Hold, Later, Refused, Sent, Told, Unknown
 from tests.doubles.sendgrid import SendGridDouble
 from tests.handlers.alerts.mails import a_mail, mailer_of, outcomes
 from tests.waiting import until
@@ -225,6 +225,21 @@ async def test_no_more_than_four_requests_are_under_way(double: SendGridDouble) 
         assert len(double.requests) == 4
         double.let_go()
     assert outcomes([one.result() for one in sends]) == ["sent"] * 8
+
+
+async def test_who_waited_behind_a_time_out_does_not_wait_for_another(
+    double: SendGridDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "AT_ONCE", 1)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 4.0)
+    double.next = ["hang"]
+    sender = Sender(double.sender, "PulseEngine")
+    async with SendGrid.open(double.key, sender, double.url) as sendgrid, asyncio.TaskGroup() as group:
+        first = group.create_task(sendgrid.send(a_mail("ann@example.com")))
+        await until("it hangs", lambda: len(double.requests) == 1)
+        second = group.create_task(sendgrid.send(a_mail("bob@example.com")))
+    assert outcomes([first.result(), second.result()]) == ["unknown no_answer", "later provider_away"]
+    assert len(double.requests) == 1
 
 
 async def test_a_name_beyond_ascii_goes_as_far_as_the_provider_takes_it(double: SendGridDouble) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from handlers.clients import smtp as smtp_file
-from handlers.clients.delivery import NotSent, Refused, Sent, Told
 from handlers.clients.mail import Mail, Sender
 from handlers.clients.smtp import Server, Smtp
+from handlers.clients.told import NotSent, Refused, Sent, Told
 from listener import ConfigError
 from tests.doubles.smtp import Certificate, MailServer
 from tests.handlers.alerts.mails import a_mail, outcomes

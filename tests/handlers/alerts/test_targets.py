@@ -1,6 +1,7 @@
 """Users register their own devices and webhooks; what opens them goes to Vault, and nobody reads it back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -9,11 +10,14 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from handlers.clients.delivery import Refused
+from handlers.clients.database import Database
+from handlers.clients.delivery import Pace
+from handlers.clients.told import Hold, Refused
 from listener.outcomes import Retry
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Json, Owner
 
+MoveClock = Callable[[timedelta], Awaitable[None]]
 TOKEN = "a" * 60 + "-_" + "b" * 6
 WEBHOOK = f"https://discord.com/api/webhooks/123456789/{TOKEN}"
 DEVICE = "fcm:" + "d" * 100
@@ -93,11 +97,56 @@ async def test_whoever_registers_a_webhook_with_a_wrong_token_turns_off_their_ow
     ann, bob = apps
     await ann.rpc("register_discord_webhook", url=WEBHOOK)
     await bob.rpc("register_discord_webhook", url=WEBHOOK.replace("aaa", "ccc"))
-    discord.answers = [Refused("webhook_gone", "It does not exist any more.", target="disable")]
+    hold = Hold(timedelta(hours=1))
+    discord.pace = Pace(one_at_a_time=True)
+    discord.answers = [Refused("webhook_gone", "It does not exist any more.", target="disable", hold=hold)]
     await office.tell(userId=str(bob.user), **ALERT)
     await office.rounds()
     for app, status in ((ann, "active"), (bob, "disabled")):
         assert await app.ask("GET", "alert_targets?select=status") == (200, [{"status": status}])
+    await office.tell(userId=str(ann.user), **ALERT)
+    await office.rounds()  # her lane is not his
+    assert len(discord.came) == 2
+
+
+async def test_nobody_tries_more_than_twenty_webhooks_a_day(apps: list[App], move_clock: MoveClock) -> None:
+    ann, bob = apps
+    for _ in range(20):
+        await ann.rpc("register_discord_webhook", url=WEBHOOK)
+    status, said = await ann.ask("POST", "rpc/register_discord_webhook", {"url": WEBHOOK})
+    assert (status, said["message"]) == (429, "20 webhooks a day are enough")
+    await bob.rpc("register_discord_webhook", url=WEBHOOK)
+    await move_clock(timedelta(days=1, seconds=1))
+    await ann.rpc("register_discord_webhook", url=WEBHOOK)
+
+
+async def test_whoever_deletes_a_target_takes_its_secret_with_it(
+    apps: list[App], owner: Owner, db: Database
+) -> None:
+    await apps[0].rpc("register_discord_webhook", url=WEBHOOK)
+    assert await owner.fetchval("select count(*) from vault.secrets") == 1
+    await db.from_("alert_targets").delete().eq("channel", "discord").execute()
+    assert await owner.fetchval("select count(*) from vault.secrets") == 0
+
+
+@pytest.mark.parametrize(
+    "ends", ["delete from auth.users where id = $1", "update auth.users set deleted_at = now() where id = $1"]
+)
+async def test_who_is_no_user_any_more_leaves_no_target_behind(
+    apps: list[App], owner: Owner, ends: str
+) -> None:
+    ann, bob = apps
+    for app in apps:
+        await owner.execute("insert into auth.users (id, email) values ($1, $2)", app.user, str(app.user))
+        await app.rpc("register_discord_webhook", url=WEBHOOK)
+        await app.rpc("register_device", token=f"{DEVICE}{app.user}")
+        await app.ask("POST", "channel_preferences", {"user_id": str(app.user), "channel": "push"})
+        await app.ask("POST", "notification_preferences", {"user_id": str(app.user)})
+    await owner.execute(ends, ann.user)
+    for table, left in (("alert_targets", 2), ("channel_preferences", 1), ("notification_preferences", 1)):
+        rows = await owner.fetch(f"select user_id from {table}")
+        assert [row["user_id"] for row in rows] == [bob.user] * left, table
+    assert await owner.fetchval("select count(*) from vault.secrets") == 1
 
 
 async def test_only_webhooks_of_discords_are_taken(apps: list[App], owner: Owner) -> None:

@@ -116,7 +116,7 @@ async def test_what_the_page_names_is_there(page: str, owner: Owner, checkout: P
 async def test_every_notice_of_the_family_is_on_the_page(page: str, checkout: Path) -> None:
     files = sorted((checkout / "sql").glob("3*.sql"))
     text = "\n".join(file.read_text() for file in files)
-    told = set(re.findall(r"tell_desk\(\s*'(\w+)'", text)) | set(
+    told = set(re.findall(r"tell_operators\(\s*'Trading', '(\w+)'", text)) | set(
         re.findall(r"'(order_\w+)', '(?:was|is|has)", text)
     )
     told |= set(re.findall(r"tell_trader\(\s*\S+,\s*'(\w+)'", text))
