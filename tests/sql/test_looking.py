@@ -17,7 +17,7 @@ PENDING = 5_000
 
 
 class Looks(Calls):
-    """The functions of sql/094 and 095 by name, with named arguments."""
+    """The functions of sql/095 and 102 by name, with named arguments."""
 
     async def look(self, function: str, **arguments: object) -> Any:
         named = ", ".join(f"{name} => ${n}" for n, name in enumerate(arguments, start=1))
