@@ -42,6 +42,7 @@ class JobJson(TypedDict):
     worker_id: str | None
     lease_expires_at: str | None
     cancel_requested: bool
+    progress: dict[str, float] | None
     last_outcome: str | None
     last_error: str | None
     woken_by: str | None
@@ -87,7 +88,14 @@ def _runs(job: JobJson, now: datetime) -> str:
     lease = moment(job["lease_expires_at"])
     held = f"lease ends {since(lease, now)}" if lease is not None and lease > now else "lease is over"
     asked = ", asked to stop" if job["cancel_requested"] else ""
-    return f"{held}{asked}, on {job['worker_id']}"
+    return f"{_progress(job)}{held}{asked}, on {job['worker_id']}"
+
+
+def _progress(job: JobJson) -> str:
+    said = job["progress"] or {}
+    if "done" not in said:
+        return ""
+    return f"{said['done']:g} of {said['of']:g} done, " if "of" in said else f"{said['done']:g} done, "
 
 
 def now_of(said: object) -> datetime:

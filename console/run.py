@@ -5,6 +5,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -64,7 +65,10 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         max_attempts=1,
         created_at=now,
     )
-    async with opened(needed, config.settings) as resources:
+    async with AsyncExitStack() as stack:
+        if screen.as_json:  # what handlers print is no part of the document
+            stack.enter_context(redirect_stdout(sys.stderr))
+        resources = await stack.enter_async_context(opened(needed, config.settings))
         attempt = Attempt(
             job,
             handler,
@@ -124,7 +128,7 @@ def _told(outcome: Outcome | None, took: timedelta, screen: Screen) -> int:
         case Retry(error) | Dead(error):
             words |= {"error_class": error.error_class, "error_message": error.message}
             screen.problem(f"failed after {seconds}: {error.error_class}: {error.message}")
-            screen.block(error.stack or "")
+            screen.problem_block(error.stack or "")
         case None:
             pass
     screen.answer(words)

@@ -146,9 +146,12 @@ class Screen:
 
     def block(self, text: str) -> None:
         """Several lines, each indented and harmless."""
-        for line in text.splitlines():
-            if not self.as_json:
-                self._out.write(f"    {_CONTROL.sub('�', line)}".rstrip() + "\n")
+        if not self.as_json:
+            self._out.write(_indented(text))
+
+    def problem_block(self, text: str) -> None:
+        """The same, below a problem."""
+        self._err.write(_indented(text))
 
     def progress(self, text: str) -> None:
         """How far long work has come: one line on stderr, drawn over, and only on a terminal."""
@@ -234,6 +237,10 @@ def screen(*, as_json: bool = False) -> Screen:
 def plain(text: str) -> str:
     """One line that does nothing but stand there."""
     return _CONTROL.sub("�", _BREAKS.sub(" ", text))
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {_CONTROL.sub('�', line)}".rstrip() + "\n" for line in text.splitlines())
 
 
 def _width(text: str) -> int:

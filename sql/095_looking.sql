@@ -8,7 +8,8 @@
 -- alone. Planned while a table is empty, a walk may become a sort of the whole table; with all other ways off there
 -- is only the index.
 
--- The jobs with these ids, newest first: what stands in their rows, without what they carry.
+-- The jobs with these ids, newest first: what stands in their rows, without what they carry. Of their progress only
+-- the numbers: the note is for the user whose job it is.
 -- Callers: the functions of this file.
 create function public.tell_jobs(ids bigint[]) returns json
 language sql stable
@@ -32,6 +33,7 @@ select coalesce(
             'worker_id', j.worker_id,
             'lease_expires_at', j.lease_expires_at,
             'cancel_requested', j.cancel_requested,
+            'progress', j.progress - 'note',
             'last_outcome', j.last_outcome,
             'last_error', j.last_error,
             'woken_by', j.woken_by,

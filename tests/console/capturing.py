@@ -122,6 +122,8 @@ async def play(server: Calls, owner: Connection) -> None:
         " returning id"
     )
     await server.claim(5, queue="broker", types=("sync_positions",), worker_id=str(_WORKER["worker_id"]))
+    report = {"queue": "broker", "id": 2, "attempt": 1, "progress": {"done": 3, "of": 10, "note": "AAPL"}}
+    await server.value("select report_progress($1)", json.dumps([report]))
     await server.value("select tell_worker($1)", json.dumps(_WORKER))
     await owner.execute(
         "insert into schedules (name, queue, type, cron, every_seconds, timezone, last_slot, next_slot) values"

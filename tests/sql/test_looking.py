@@ -59,6 +59,16 @@ async def test_jobs_are_listed_newest_first_by_each_filter(looks: Looks, owner: 
     assert told["before"] is None
 
 
+async def test_of_a_progress_the_numbers_are_told_and_not_the_note(looks: Looks) -> None:
+    await looks.insert("a")
+    job = await looks.take()
+    report = {"queue": "payment", "id": job["id"], "attempt": 1}
+    progress = {"done": 3, "of": 10, "note": "for the user"}
+    await looks.look("report_progress", reports=json.dumps([{**report, "progress": progress}]))
+    (told,) = (await looks.look("list_jobs"))["jobs"]
+    assert told["progress"] == {"done": 3, "of": 10, "attempt": 1}
+
+
 async def test_failed_jobs_are_found_by_their_dead_letters_each_once(looks: Looks) -> None:
     for _ in range(3):
         await looks.insert("a")
