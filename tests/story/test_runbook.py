@@ -245,7 +245,8 @@ async def test_the_two_commands_that_come_first_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     id_ = await owner.fetchval("insert into payment_jobs (type) values ('a') returning id")
-    lines = [line for _, block in _BLOCK.findall(PAGE.partition("\n## ")[0]) for line in block.splitlines()]
+    head = _BLOCK.findall(PAGE.partition("\n## ")[0])
+    lines = [line for language, block in head if language == "bash" for line in block.splitlines()]
     terminal = Terminal(gateway, monkeypatch, capsys)
     for line in lines:
         words = shlex.split(line.replace('"$JOB"', str(id_)))
