@@ -94,17 +94,6 @@ def publishable_key_problem(name: str, key: str) -> str | None:
     return f"{name} has expired. Take a fresh one: {WHERE_KEYS}" if _has_expired(claims) else None
 
 
-def ends_at(key: str) -> datetime | None:
-    """When a JWT ends, as it says itself; None for keys of other kinds, and for one that says nothing of it."""
-    expires = (_claims(key) or {}).get("exp")
-    if not isinstance(expires, int | float):
-        return None
-    try:
-        return datetime.fromtimestamp(expires, UTC)
-    except (OverflowError, ValueError, OSError):  # a time beyond all calendars
-        return None
-
-
 def new_worker_key(jwt_secret: str, lasts: timedelta) -> str:
     """A key for workers, signed with the project's own secret (HS256), good from now on."""
     now = int(time.time())

@@ -256,14 +256,16 @@ end
 $$;
 
 
--- Says whether a trigger was fired by a statement of a function other than enqueue.
+-- Says whether a trigger was fired by a statement of a function other than enqueue, or those that enqueue what a
+-- schedule says and tell of a refusal there.
 -- Callers: check_payloads, with its own stack: a line per function, its own first. Those of SQL statements quote their
 -- text, of our own functions.
 create function public.is_part_of_more(stack text) returns boolean
 language sql immutable parallel safe
 return 1 < (
     regexp_count(stack, '^(PL/pgSQL|SQL) function ', 1, 'n')
-    - regexp_count(stack, '^PL/pgSQL function ((public\.)?enqueue\(jsonb\)|inline_code_block) ', 1, 'n')
+    - regexp_count(stack, '^PL/pgSQL function ((public\.)?(enqueue|run_slots)\(jsonb\)|inline_code_block) ', 1, 'n')
+    - regexp_count(stack, '^PL/pgSQL function (public\.)?(insert_slots|run_schedule)\([^)]*\) ', 1, 'n')
 );
 
 

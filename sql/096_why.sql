@@ -43,11 +43,14 @@ $$;
 
 -- Says why a job does not run, or how it ended: {"job": {…}, "state", "sentence", "mend"}.
 -- Callers: people and their tools, over RPC. job = null when there is none; mend = a command (pulse …), a statement
--- for the owner, or null when there is nothing to do.
+-- for the owner, or null when there is nothing to do. The settings keep its looks to the indexes, on a table that has
+-- never been analysed too.
 create function public.why(job_id bigint) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 declare
     job public.jobs;
@@ -290,14 +293,14 @@ begin
                 public.moment_in_words((gate ->> 'since')::timestamptz),
                 coalesce(' (' || nullif(gate ->> 'reason', '') || ')', '')
             );
-            mend := format('select public.resume_jobs(%L, %L);', gate ->> 'queue', gate ->> 'type');
+            mend := format('select public.resume_jobs(%s);', concat_ws(', ', quote_literal(gate ->> 'queue'), quote_literal(gate ->> 'type')));
         when 'at_once' then
             select string_agg(format('job %s (%s) on %s', r.words ->> 'id', r.words ->> 'type', r.words ->> 'worker_id'), ', ')
             into others
             from jsonb_array_elements(gate -> 'running') as r (words);
             sentence := format(
-                'No more than %s%s may run at once%s, and %s do: %s. It begins when one of them ends.',
-                gate ->> 'limit', which, whose, gate ->> 'count', others
+                'No more than %s%s may run at once%s, and that many do: %s. It begins when one of them ends.',
+                gate ->> 'limit', which, whose, others
             );
         when 'starts' then
             sentence := format(

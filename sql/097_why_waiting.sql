@@ -62,7 +62,7 @@ begin
         mend := format('pulse worker --queues %s', job.queue);
     elsif serving = 0 then
         state := 'no_worker_of_queue';
-        sentence := format('%s, but none of the %s workers that run serves the queue %s.', since, live, job.queue);
+        sentence := format('%s, but no worker that runs serves the queue %s.', since, job.queue);
         mend := format('pulse worker --queues %s', job.queue);
     elsif knowing = 0 then
         state := 'no_worker_of_type';
@@ -74,8 +74,8 @@ begin
     elsif free is null then
         state := 'full';
         sentence := format(
-            '%s, but all %s places of the %s workers that know it are taken%s.', since, places, knowing,
-            case when before > 0 then format(', and %s due jobs are before it', public.at_most(before)) else '' end
+            '%s, but all %s places of the workers that know it are taken%s.', since, places,
+            case when before > 0 then format(', and %s before it', public.due_in_words(before)) else '' end
         );
         mend := format('pulse worker --queues %s', job.queue);
     elsif ready is null then
@@ -90,7 +90,7 @@ begin
     elsif before > 0 then
         state := 'in_line';
         sentence := format(
-            '%s and waits in line: %s due jobs of the queue %s are before it.', since, public.at_most(before), job.queue
+            '%s and waits in line: %s before it in the queue %s.', since, public.due_in_words(before), job.queue
         );
     elsif hearing is null then
         state := 'deaf';
@@ -145,12 +145,16 @@ where
 $$;
 
 
--- A count of which no more than 2000 are counted.
+-- So many due jobs are, of which no more than 2000 are counted.
 -- Callers: why_waiting.
-create function public.at_most(counted bigint) returns text
+create function public.due_in_words(counted bigint) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
-return case when counted >= 2000 then 'at least 2000' else counted::text end;
+return case
+    when counted = 1 then 'one due job is'
+    when counted < 2000 then format('%s due jobs are', counted)
+    else 'at least 2000 due jobs are'
+end;
 
 
 -- The transaction that has been at a queue's table for longest, if that is longer than five seconds.
@@ -178,6 +182,6 @@ $$;
 revoke all on function
 public.why_waiting(public.jobs),
 public.jobs_before(public.jobs),
-public.at_most(bigint),
+public.due_in_words(bigint),
 public.who_locks(text)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -64,8 +64,8 @@ with heard as (
 
 select
     'not_published',
-    format('%s not in the publication supabase_realtime', string_agg(h.name, ', ' order by h.name)),
-    'Realtime announces no insert into them, so their jobs wait for a sweep, up to 5 s.',
+    format('%s: not in the publication supabase_realtime', string_agg(h.name, ', ' order by h.name)),
+    'Realtime announces no insert there, so jobs wait for a sweep, up to 5 s.',
     string_agg(format('select public.publish_table(%L);', h.name), ' ' order by h.name)
 from heard as h
 where

@@ -45,7 +45,7 @@ harmless (columns) as (
 ),
 
 of_producers (columns) as (
-    select 'type, data, user_id, priority, run_at, max_attempts, idempotency_key'
+    select 'type, data, user_id, priority, run_at, max_attempts, idempotency_key, traceparent'
 )
 
 select

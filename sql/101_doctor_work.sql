@@ -113,7 +113,7 @@ select
     'paused_long',
     format('%s is paused since %s', coalesce('the type ' || p.type, 'the queue ' || p.queue), public.moment_in_words(p.since)),
     format('None of its jobs has begun since then%s. The statement lets them.', coalesce(' (' || nullif(p.reason, '') || ')', '')),
-    format('select public.resume_jobs(%L, %L);', p.queue, p.type)
+    format('select public.resume_jobs(%s);', concat_ws(', ', quote_literal(p.queue), quote_literal(p.type)))
 from public.paused as p
 cross join clock as c
 where p.since < c.now_at - interval '1 day'

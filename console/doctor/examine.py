@@ -90,7 +90,7 @@ def _tell_measured(inside: Inside, heard: Heard, screen: Screen) -> None:
 def _tell(one: Finding, screen: Screen) -> None:
     screen.say()
     screen.say(f"✗ {one.finding}: {one.what}", Colour.RED)
-    screen.say(f"  {one.why}")
+    screen.say(one.why)
     screen.block(one.mend)
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from console.doctor.finding import Finding
 from listener.keyring import PUBLIC_NAME, SERVICE_NAME, WORKER_NAME, words_of
-from listener.keys import WHERE_KEYS, ends_at
+from listener.keys import WHERE_KEYS, facts_of
 
 _SOON = timedelta(days=14)
 
@@ -20,7 +20,7 @@ def look_at_keys(environment: Mapping[str, str]) -> list[Finding]:
         (PUBLIC_NAME, f"take a new one: {WHERE_KEYS}"),
     ):
         where, words, _ = words_of(environment, name)
-        ends = [end for end in map(ends_at, words) if end is not None]
+        ends = [end for word in words if (end := facts_of(word).ends_at) is not None]
         # While one key replaces another both are there: the one that lasts counts.
         if ends and len(ends) == len(words) and max(ends) < soon:
             findings.append(

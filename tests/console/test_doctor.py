@@ -53,7 +53,7 @@ async def test_a_finding_is_told_with_its_mend_and_the_exit_code(
     await owner.execute("alter publication supabase_realtime drop table jobs_payment")
     said = await terminal.types("doctor", "--no-realtime")
     assert said.code == 1
-    assert "✗ not_published: jobs_payment not in the publication supabase_realtime" in said.out
+    assert "✗ not_published: jobs_payment: not in the publication supabase_realtime" in said.out
     assert "    select public.publish_table('jobs_payment');\n" in said.out
     assert "1 finding. Nothing was changed." in said.out
     [found] = (await terminal.types("doctor", "--no-realtime", "--json")).document["findings"]

@@ -179,7 +179,7 @@ _WITHIN_GATES: Final = (
 FOR_LOOKING: Final = ["why", "doctor_facts"]
 _WITHIN_LOOKING: Final = (
     "duration_in_words moment_in_words live_workers why_absent why_ended error_name why_running why_later why_held"
-    " why_waiting jobs_before at_most who_locks queue_tables applied_migrations functions_to_call indexes_wanted"
+    " why_waiting jobs_before due_in_words who_locks queue_tables applied_migrations functions_to_call indexes_wanted"
     " doctor_publication doctor_policies doctor_rights doctor_shape doctor_upkeep doctor_work doctor_schedules"
 ).split()
 FOR_PAPER: Final = (

@@ -1,5 +1,6 @@
 """The queue's functions by name, over one connection, with their JSON read."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -133,3 +134,12 @@ class Calls:
 def outcome(job: Json, kind: str, **words: object) -> Json:
     """An outcome as a worker words it."""
     return {"queue": job["queue"], "id": job["id"], "attempt": job["attempt"], "kind": kind, **words}
+
+
+async def waits_for_a_lock(looker: Connection, of: Connection) -> None:
+    """Until that session is really queueing behind somebody."""
+    async with asyncio.timeout(20):
+        while not await looker.fetchval(  # noqa: ASYNC110  # PostgreSQL tells nobody who waits for a lock
+            "select exists (select from pg_locks where pid = $1 and not granted)", of.get_server_pid()
+        ):
+            await asyncio.sleep(0.01)

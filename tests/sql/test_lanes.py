@@ -1,10 +1,13 @@
 """What happens to jobs that a limit holds back: they wait in a lane, in which nothing stays."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tests.sql.calls import Calls, Connection, Json
+import asyncpg
+
+from tests.sql.calls import Calls, Connection, Json, waits_for_a_lock
 from tests.sql.laning import ids, laned, lanes, stop_clock
 
 ANN = UUID(int=1)
@@ -149,3 +152,21 @@ async def test_a_sweep_finds_a_lane_that_nobody_knows_of(server: Calls, owner: C
     await server.end(runs)
     assert ids(await server.claim()) == []
     assert ids(await server.claim(sweep=True)) == waits[:1]
+
+
+async def test_who_ends_a_job_waits_for_the_claim_that_has_just_counted_it(
+    server: Calls, owner: Connection, database: str
+) -> None:
+    """Else the claim would say, afterwards, that there is no room."""
+    await stop_clock(owner, 0)
+    runs, waits = await _full(server)
+    looker = await asyncpg.connect(database)
+    try:
+        async with asyncio.TaskGroup() as group, owner.transaction():
+            assert ids(await Calls(owner).claim(sweep=True)) == []
+            said = group.create_task(server.end(runs))
+            await waits_for_a_lock(looker, server.connection)
+    finally:
+        await looker.close()
+    assert said.result()["answer"] == "recorded"
+    assert ids(await server.claim()) == waits[:1]

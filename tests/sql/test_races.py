@@ -14,7 +14,7 @@ import pytest
 from chaos import invariants
 from chaos.evidence import Evidence, from_database
 from devstack.postgres import SUPERUSER
-from tests.sql.calls import Calls, Connection, Json, outcome
+from tests.sql.calls import Calls, Connection, Json, outcome, waits_for_a_lock
 
 JOBS = 1_000
 LOOPS = 4
@@ -175,15 +175,6 @@ def _hear(words: list[Json], answers: list[Json], book: Book, repeat_of: list[Js
             book.recorded[attempt].append(said["kind"])
 
 
-async def _waits_for_a_lock(looker: Connection, of: Connection) -> None:
-    """Until that session is really queueing behind somebody."""
-    async with asyncio.timeout(20):
-        while not await looker.fetchval(  # noqa: ASYNC110  # PostgreSQL tells nobody who waits for a lock
-            "select exists (select from pg_locks where pid = $1 and not granted)", of.get_server_pid()
-        ):
-            await asyncio.sleep(0.01)
-
-
 async def test_words_that_queued_behind_a_sweep_are_judged_by_what_it_left(
     server: Calls,
     owner: Connection,
@@ -199,7 +190,7 @@ async def test_words_that_queued_behind_a_sweep_are_judged_by_what_it_left(
             assert (await Calls(owner).claim(0, sweep=True))["lost"]["retried"] == 1
             assert await server.heartbeat(job) == {"lost": [], "cancel": []}, "it waits for nobody"
             said = group.create_task(server.end(job))
-            await _waits_for_a_lock(looker, server.connection)
+            await waits_for_a_lock(looker, server.connection)
     finally:
         await looker.close()
 
@@ -220,7 +211,7 @@ async def test_outcomes_that_queued_behind_a_heartbeat_are_recorded(
         async with asyncio.TaskGroup() as group, owner.transaction():
             await Calls(owner).heartbeat(*jobs[:2])
             said = group.create_task(server.finish(*(outcome(job, "completed") for job in jobs)))
-            await _waits_for_a_lock(looker, server.connection)
+            await waits_for_a_lock(looker, server.connection)
     finally:
         await looker.close()
 
@@ -244,7 +235,7 @@ async def test_a_deadlock_with_a_stranger_leaves_as_an_error_that_is_worth_repea
         async with asyncio.TaskGroup() as group, stranger.transaction():
             await stranger.execute("select from jobs where id = $1 for update", second["id"])
             said = group.create_task(_refusal(Calls(caller), first, second))
-            await _waits_for_a_lock(owner, caller)
+            await waits_for_a_lock(owner, caller)
             await stranger.execute("select from jobs where id = $1 for update", first["id"])
     finally:
         await caller.close()

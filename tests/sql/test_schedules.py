@@ -183,6 +183,25 @@ async def test_what_the_database_refuses_is_told_tried_again_later_and_hinders_n
     assert json.loads(await schedules.value("select schedule_states() -> 0"))["problem"] is None
 
 
+async def test_a_payload_that_its_schema_refuses_is_told_with_its_field(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    schema = {"type": "object", "properties": {"completed_days": {"type": "number", "minimum": 0}}}
+    published = [{"queue": "maintenance", "type": "prune", "schema": schema}]
+    await owner.execute("select publish_schemas($1)", json.dumps(published))
+    await schedules.add(data='{"completed_days": -17}')
+    (seen,) = await schedules.due()
+    await set_clock(owner, now + HOUR)
+    refused = (await schedules.run(seen, now + HOUR))["refused"]
+    assert refused.startswith("maintenance job prune: ")
+    assert "completed_days" in refused
+    assert "17" not in refused
+    assert (await schedules.state())["problem"] == refused
+    await schedules.connection.execute("""update schedules set data = '{"completed_days": 3}'""")
+    (seen,) = await schedules.due()
+    assert (await schedules.run(seen, now + HOUR))["refused"] is None
+
+
 async def test_slots_of_a_pause_are_gone(schedules: Schedules, owner: Connection, now: datetime) -> None:
     await schedules.add()
     (seen,) = await schedules.due()

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from tests.sql.calls import Calls, Connection, Json
+from tests.sql.test_plans import touched
 from tests.sql.test_workers import word
 from tests.sql.why_held import SITUATIONS
 from tests.sql.why_situations import SECRET, Scene
@@ -118,3 +119,21 @@ async def test_what_it_says_is_of_one_moment(database: str, server: Calls, owner
         " and (proname like 'why%' or proname in ('gate_of', 'live_workers', 'who_locks', 'jobs_before'))"
     )
     assert not volatile, "a volatile function looks at a later moment than its caller"
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+async def test_a_long_queue_is_looked_at_in_part(server: Calls, owner: Connection, analysed: bool) -> None:
+    """That of `doctor_facts` too, which is asked of the same queue."""
+    await owner.execute("alter table jobs_payment set (autovacuum_enabled = off)")
+    await owner.execute("select tell_worker($1)", word())
+    await owner.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 30000)")
+    if analysed:
+        await owner.execute("analyze jobs")
+    last = await owner.fetchval("select max(id) from jobs")
+    for statement, most in (("select why($1)", 2100), ("select doctor_facts($1)", 7100)):
+        async with server.connection.transaction():
+            before = await touched(server)
+            await server.value(statement, last)
+            after = await touched(server)
+        assert after.full_scans == before.full_scans
+        assert after.index_entries - before.index_entries <= most, statement

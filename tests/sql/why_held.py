@@ -10,7 +10,7 @@ USER = "11111111-1111-1111-1111-111111111111"
 @situation(
     "The queue payment is paused since 2026-11-01 12:00:00 UTC (the provider is down): what is due waits, what runs"
     " goes on.",
-    "select public.resume_jobs('payment', NULL);",
+    "select public.resume_jobs('payment');",
 )
 async def its_queue_is_paused(scene: Scene) -> int:
     await scene.worker()
@@ -34,7 +34,7 @@ async def one_runs_and_one_waits(scene: Scene, **columns: object) -> int:
 
 
 @situation(
-    "No more than 1 of payment/a may run at once for the user 11111111-1111-1111-1111-111111111111, and 1 do: job 1"
+    "No more than 1 of payment/a may run at once for the user 11111111-1111-1111-1111-111111111111, and that many do: job 1"
     " (a) on w. It begins when one of them ends."
 )
 async def as_many_of_a_user_run_as_may(scene: Scene) -> int:
@@ -42,7 +42,9 @@ async def as_many_of_a_user_run_as_may(scene: Scene) -> int:
     return await one_runs_and_one_waits(scene, user_id=USER)
 
 
-@situation("No more than 1 of payment may run at once with the same secret, and 1 do: job 1 (a) on w. …")
+@situation(
+    "No more than 1 of payment may run at once with the same secret, and that many do: job 1 (a) on w. …"
+)
 async def as_many_with_the_same_word_in_their_data_run_as_may(scene: Scene) -> int:
     await scene.server.value("select limit_jobs('payment', null, 'data.secret', at_once => 1)")
     return await one_runs_and_one_waits(scene)

@@ -283,7 +283,7 @@ async def its_worker_left(scene: Scene) -> int:
 
 
 @situation(
-    "… but none of the 1 workers that run serves the queue payment.",
+    "… but no worker that runs serves the queue payment.",
     "pulse worker --queues payment",
 )
 async def no_worker_of_its_queue(scene: Scene) -> int:
@@ -301,7 +301,7 @@ async def no_worker_of_its_type(scene: Scene) -> int:
 
 
 @situation(
-    "… but all 2 places of the 1 workers that know it are taken, and 1 due jobs are before it.",
+    "… but all 2 places of the workers that know it are taken, and one due job is before it.",
     "pulse worker --queues payment",
 )
 async def its_workers_are_full(scene: Scene) -> int:
@@ -330,7 +330,7 @@ async def its_worker_has_troubles_with_another_queue(scene: Scene) -> int:
     return await scene.job()
 
 
-@situation("… and waits in line: 3 due jobs of the queue payment are before it.")
+@situation("… and waits in line: 3 due jobs are before it in the queue payment.")
 async def in_line(scene: Scene) -> int:
     await scene.worker()
     await scene.job()

@@ -17,7 +17,7 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from listener.keys import ends_at
+from listener.keys import facts_of
 from tests.console.commanding import Terminal
 from tests.house.tree import ROOT
 from tests.projects import StartWorker, Worker
@@ -142,7 +142,7 @@ async def a_worker_has_a_key_of_its_own(shift: Shift) -> None:
 
 
 async def it_has_the_new_key_and_works(shift: Shift) -> None:
-    end = ends_at((shift.folder / "worker_key").read_text().strip())
+    end = facts_of((shift.folder / "worker_key").read_text().strip()).ends_at
     assert end is not None
     assert (end - datetime.now(UTC)).days > 80
     [worker] = shift.workers
@@ -245,7 +245,8 @@ async def test_the_two_commands_that_come_first_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     id_ = await owner.fetchval("insert into payment_jobs (type) values ('a') returning id")
-    lines = [line for _, block in _BLOCK.findall(PAGE.partition("\n## ")[0]) for line in block.splitlines()]
+    head = _BLOCK.findall(PAGE.partition("\n## ")[0])
+    lines = [line for language, block in head if language == "bash" for line in block.splitlines()]
     terminal = Terminal(gateway, monkeypatch, capsys)
     for line in lines:
         words = shlex.split(line.replace('"$JOB"', str(id_)))
