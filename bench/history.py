@@ -108,7 +108,6 @@ async def _measure(finished: int, pending: int, rounds: int) -> Mapping[str, tup
             await one.fetchval("select max(id) from jobs where status = 'pending'") for one in connections
         ]
         for name, asks in {
-            "claim of 10": (_claim, _claim),
             "jobs": (_asks("list_jobs()"),) * 2,
             "jobs --queue payment": (_asks("list_jobs('payment')"),) * 2,
             "jobs --status pending": (_asks("list_jobs(status => 'pending')"),) * 2,
@@ -116,6 +115,7 @@ async def _measure(finished: int, pending: int, rounds: int) -> Mapping[str, tup
             "stats": (_asks("queue_stats()"),) * 2,
             "show": tuple(_asks(f"job_history({id_})") for id_ in newest),
             "why": tuple(_asks(f"why({id_})") for id_ in newest),
+            "claim of 10": (_claim, _claim),
         }.items():
             took: tuple[list[float], list[float]] = ([], [])
             for turn in range(rounds + 10):

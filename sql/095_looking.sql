@@ -176,7 +176,7 @@ begin
             or looked >= 20000
             or few is not null or seen.rows < step
             or step >= 1000 and seen.newest < since;
-        step := least(greatest(5 * step, 1000), 20000 - looked);
+        step := least(greatest(step, 1000), 20000 - looked);
     end loop;
 
     if cardinality(found) > list_jobs.max_jobs then

@@ -6,8 +6,10 @@ from argparse import ArgumentParser
 
 import pytest
 
+from console.asking import operator_config
 from console.command import Group
 from console.program import commands, run
+from devstack.keys import LOCAL
 from tests.house.tree import ROOT
 
 COMMANDS = {one.name: one for one in commands()}
@@ -95,3 +97,12 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     pulse.stdout.close()
     _, err = pulse.communicate(timeout=30)
     assert err == b""
+
+
+def test_what_operators_do_is_done_with_the_service_key_even_beside_that_of_a_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", LOCAL.secret)
+    monkeypatch.setenv("PULSE_WORKER_KEY", LOCAL.mint("pulse_worker"))
+    assert operator_config().key == LOCAL.secret
