@@ -145,14 +145,22 @@ async def test_a_key_is_replaced_under_load_and_nothing_is_lost_or_done_twice(
         start_worker(tempo=QUICK, **several) as by_variable,
     ):
         workers = (by_file, by_variable)
-        for worker in workers:
-            await until("it hears", lambda: worker.said("Realtime is ready"))  # noqa: B023 - waited for here
+
+        async def all_hear(times: int) -> None:
+            for worker in workers:
+                await until(
+                    f"it hears for the {times}. time",
+                    lambda: len(worker.lines("Realtime is ready")) >= times,  # noqa: B023 - waited for here
+                )
+
+        await all_hear(1)
         async with load(database):
             await more_is_done(traces)
             # Without a word: the next call is refused, and finds the new key.
             put(key_file, second)
             keys.withdrawn.add(old)
             await until("both have the second", lambda: all(one.said(TAKES) for one in workers))
+            await all_hear(2)
             await more_is_done(traces)
             # With a word, the old one is still good meanwhile.
             put(key_file, third, second)
@@ -161,8 +169,8 @@ async def test_a_key_is_replaced_under_load_and_nothing_is_lost_or_done_twice(
             keys.withdrawn.add(second)
             await until("the other has it too", lambda: len(by_variable.lines(TAKES)) >= 2)
             await more_is_done(traces)
+        await all_hear(3)
         for worker in workers:
-            await until("it hears again", lambda: len(worker.lines("Realtime is ready")) >= 3)  # noqa: B023
             assert worker.code is None
             assert not worker.unexpected
         assert len(by_file.lines(REFUSES)) <= 1, "who was told in time was refused nothing"
