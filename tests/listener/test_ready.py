@@ -30,6 +30,19 @@ async def gateway(database: str) -> AsyncIterator[Gateway]:
         yield running
 
 
+class Listening(Metrics):
+    """Notes where the door is."""
+
+    def __init__(self, process: "Process") -> None:
+        super().__init__(Redactor())
+        self._process = process
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, DoorOpen):
+            self._process.url = event.url
+        super().__call__(event)
+
+
 class Process:
     """A service with a door, in this process."""
 
@@ -38,15 +51,7 @@ class Process:
         plan = Plan(queues, port=0, schedules=False)
         self.service = Service(config, registry_of(runs(gate.gated)), plan, tempo=TEMPO)
         self.url = ""
-        told = self.service.metrics
-
-        class Listening(Metrics):
-            def __call__(listening, event: Event) -> None:  # noqa: N805
-                if isinstance(event, DoorOpen):
-                    self.url = event.url
-                told(event)
-
-        self.service.metrics = Listening(Redactor())
+        self.service.metrics = Listening(self)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
