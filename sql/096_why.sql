@@ -293,7 +293,7 @@ begin
                 public.moment_in_words((gate ->> 'since')::timestamptz),
                 coalesce(' (' || nullif(gate ->> 'reason', '') || ')', '')
             );
-            mend := format('select public.resume_jobs(%s);', concat_ws(', ', quote_literal(gate ->> 'queue'), quote_literal(gate ->> 'type')));
+            mend := format('pulse resume %s', concat_ws(' --type ', gate ->> 'queue', gate ->> 'type'));
         when 'at_once' then
             select string_agg(format('job %s (%s) on %s', r.words ->> 'id', r.words ->> 'type', r.words ->> 'worker_id'), ', ')
             into others

@@ -73,13 +73,13 @@ async def load(dsn: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(dsn)
 
     async def is_short() -> bool:
-        return bool(await connection.fetchval("select count(*) < 20 from jobs where status = 'pending'"))
+        return bool(await connection.fetchval("select count(*) < 10 from jobs where status = 'pending'"))
 
     async def go_on() -> None:
         while True:
             await until("the workers keep up", is_short)
             await connection.execute(
-                "insert into maintenance_jobs (type) select 'trace' from generate_series(1, 10)"
+                "insert into maintenance_jobs (type) select 'trace' from generate_series(1, 5)"
             )
 
     try:
@@ -95,9 +95,9 @@ async def more_is_done(owner: Connection) -> None:
     """Jobs that are inserted from now on are done."""
     last = await owner.fetchval("select max(id) from jobs")
     await until(
-        "twenty more jobs are done",
+        "ten more jobs are done",
         lambda: owner.fetchval(
-            "select count(*) >= 20 from jobs where id > $1 and status = 'completed'", last or 0
+            "select count(*) >= 10 from jobs where id > $1 and status = 'completed'", last or 0
         ),
     )
 
@@ -145,27 +145,35 @@ async def test_a_key_is_replaced_under_load_and_nothing_is_lost_or_done_twice(
         start_worker(tempo=QUICK, **several) as by_variable,
     ):
         workers = (by_file, by_variable)
-        for worker in workers:
-            await until("it hears", lambda: worker.said("Realtime is ready"))  # noqa: B023 - waited for here
+
+        async def all_hear(times: int) -> None:
+            for worker in workers:
+                await until(
+                    f"it hears for the {times}. time",
+                    lambda: len(worker.lines("Realtime is ready")) >= times,  # noqa: B023 - waited for here
+                )
+
+        await all_hear(1)
         async with load(database):
             await more_is_done(traces)
             # Without a word: the next call is refused, and finds the new key.
             put(key_file, second)
             keys.withdrawn.add(old)
             await until("both have the second", lambda: all(one.said(TAKES) for one in workers))
+            await all_hear(2)
             await more_is_done(traces)
             # With a word, the old one is still good meanwhile.
             put(key_file, third, second)
             by_file.signal(signal.SIGHUP)
-            await until("it has the third", lambda: len(by_file.lines(TAKES)) == 2)
+            await until("it has the third", lambda: len(by_file.lines(TAKES)) >= 2)
             keys.withdrawn.add(second)
-            await until("the other has it too", lambda: len(by_variable.lines(TAKES)) == 2)
+            await until("the other has it too", lambda: len(by_variable.lines(TAKES)) >= 2)
             await more_is_done(traces)
+        await all_hear(3)
         for worker in workers:
-            await until("it hears again", lambda: len(worker.lines("Realtime is ready")) == 3)  # noqa: B023
             assert worker.code is None
             assert not worker.unexpected
-        assert len(by_file.lines(REFUSES)) == 1, "who was told was refused nothing"
+        assert len(by_file.lines(REFUSES)) <= 1, "who was told in time was refused nothing"
         await wakes(traces)
         await all_was_done_once(traces)
         for worker in workers:
@@ -213,7 +221,7 @@ async def test_a_wrong_key_in_the_file_stops_nobody_whose_key_is_good(
         await is_told(worker, "names a file that cannot be read")
         jobs = await acting.enqueue("nothing", 5)
         await until("all jobs are completed", acting.all_completed)
-        assert len(worker.lines("Realtime is ready")) == 1, "it listens as before"
+        assert not worker.said("the key was replaced"), "it listens as before"
         assert not worker.said(TAKES)
     assert acting.begun() == dict.fromkeys(jobs, 1)
 
@@ -234,10 +242,10 @@ async def test_the_key_of_a_worker_is_replaced_the_same_way(
         await is_told(worker, "Realtime is ready")
         put(file, new)
         keys.withdrawn.add(old)
+        heard = len(worker.lines("Realtime is ready"))
         await gateway.realtime.acts.disconnect()
         await is_told(worker, f"PULSE_WORKER_KEY_FILE: {TAKES}")
-        heard = len(worker.lines("Realtime is ready"))
         jobs = await acting.enqueue("nothing", 5)
         await until("all jobs are completed", acting.all_completed)
-        await until("it hears again", lambda: gateway.realtime.listens and heard >= 1)
+        await until("it hears again", lambda: len(worker.lines("Realtime is ready")) > heard)
     assert acting.begun() == dict.fromkeys(jobs, 1)

@@ -1,5 +1,6 @@
 """What is forgotten, and when."""
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -85,3 +86,18 @@ async def test_the_canary_leaves_a_row_and_takes_the_old_ones_away(
     await server.value("select canary('two')")
     tokens = [row["token"] for row in await server.connection.fetch("select token from realtime_canary")]
     assert tokens == ["two"]
+
+
+async def test_claims_do_not_wait_for_a_prune_that_is_under_way(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    for _ in range(20):
+        await server.cancel(await server.insert())
+    await move_clock(timedelta(days=8))
+    waiting = await server.insert()
+    async with owner.transaction():
+        assert json.loads(await owner.fetchval("select prune()"))["jobs"] == 20
+        await server.connection.execute("set lock_timeout = 1")
+        assert (await server.take())["id"] == waiting
+        await server.insert()
+        await server.connection.execute("reset lock_timeout")

@@ -10,7 +10,7 @@ USER = "11111111-1111-1111-1111-111111111111"
 @situation(
     "The queue payment is paused since 2026-11-01 12:00:00 UTC (the provider is down): what is due waits, what runs"
     " goes on.",
-    "select public.resume_jobs('payment');",
+    "pulse resume payment",
 )
 async def its_queue_is_paused(scene: Scene) -> int:
     await scene.worker()
@@ -18,7 +18,7 @@ async def its_queue_is_paused(scene: Scene) -> int:
     return await scene.job()
 
 
-@situation("The type a is paused since …: what is due waits, …", "select public.resume_jobs('payment', 'a');")
+@situation("The type a is paused since …: what is due waits, …", "pulse resume payment --type a")
 async def its_type_is_paused(scene: Scene) -> int:
     await scene.worker()
     await scene.server.value("select pause_jobs('payment', 'a')")
@@ -34,8 +34,8 @@ async def one_runs_and_one_waits(scene: Scene, **columns: object) -> int:
 
 
 @situation(
-    "No more than 1 of payment/a may run at once for the user 11111111-1111-1111-1111-111111111111, and that many do: job 1"
-    " (a) on w. It begins when one of them ends."
+    "No more than 1 of payment/a may run at once for the user 11111111-1111-1111-1111-111111111111, and that many do:"
+    " job 1 (a) on w. It begins when one of them ends."
 )
 async def as_many_of_a_user_run_as_may(scene: Scene) -> int:
     await scene.server.value("select limit_jobs('payment', 'a', 'user', at_once => 1)")

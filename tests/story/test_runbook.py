@@ -29,7 +29,7 @@ PAGE = (ROOT / "docs" / "runbook.md").read_text()
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECTIONS = dict(_SECTION.findall(PAGE))
-FINDS = {"doctor"}
+FINDS = {"doctor", "schedules", "secrets"}
 """Commands that end with 1 when they have found something."""
 
 
