@@ -21,6 +21,7 @@ COLUMNS = (
 )
 _LONG = timedelta(minutes=1)
 _MOST = 1000
+_MOST_IN_LINE = 300
 
 
 class PausedJson(TypedDict):
@@ -87,15 +88,17 @@ def _name(one: QueueJson) -> tuple[str, Colour]:
 
 
 def _due(one: QueueJson) -> str:
-    if one["counted_all"] or one["due"] < _MOST:
+    if one["counted_all"] or one["due"] < _MOST_IN_LINE:
         return number(one["due"])
-    return f"~{number(one['pending'])}" if one["pending"] else _capped(one["due"])
+    return f"~{number(one['pending'])}" if one["pending"] else f"{number(_MOST_IN_LINE)}+"
 
 
 def _later(one: QueueJson) -> str:
     if one["counted_all"]:
         return number((one["pending"] or 0) - one["due"])
-    return "?" if one["due"] >= _MOST else f"~{number(max((one['pending'] or _MOST) - one['due'], 0))}"
+    if one["due"] >= _MOST_IN_LINE:
+        return "?"
+    return f"~{number(max((one['pending'] or _MOST_IN_LINE) - one['due'], 0))}"
 
 
 def _capped(count: int) -> str:

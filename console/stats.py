@@ -30,6 +30,6 @@ COMMAND = Command(
     later      waits for its time: scheduled, retried or snoozed
     lost       runs with a lease that is over: the next sweep gives it to another worker
     failed     in the last hour; dead: dead letters that can be replayed
-    ~ and +    beyond a thousand, what the database's statistics say, or so many and more
+    ~ and +    beyond some hundreds, what the database's statistics say, or so many and more
     """,
 )

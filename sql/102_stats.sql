@@ -1,4 +1,4 @@
--- All queues at a glance, and what a purge would delete. Counted is up to a thousand; more is an estimate, so that a
+-- All queues at a glance, and what a purge would delete. Counted is up to some hundreds; more is an estimate, so that a
 -- look costs the same whatever the tables hold.
 
 -- Since when the oldest due job in the line of a queue has been due; null: none is.
@@ -48,6 +48,7 @@ set enable_sort = off
 as $$
 declare
     most constant integer := 1000;
+    most_in_line constant integer := 300;
     now_at constant timestamptz := public.clock_now();
     waiting record;
     live record;
@@ -60,7 +61,7 @@ begin
     from (
         select j.run_at from public.jobs as j
         where j.queue = queue_facts.queue and j.status = 'pending' and j.lane is null and j.priority >= 0
-        limit most + 1
+        limit most_in_line + 1
     ) as head;
 
     select count(*) into held
@@ -89,7 +90,7 @@ begin
         limit most
     ) as head;
 
-    if waiting.pending > most then
+    if waiting.pending > most_in_line then
         select own.reltuples into estimate
         from pg_catalog.pg_inherits as h
         join pg_catalog.pg_index as x on x.indexrelid = h.inhrelid
@@ -101,15 +102,15 @@ begin
 
     return json_build_object(
         'queue', queue_facts.queue,
-        'pending', case when waiting.pending <= most then waiting.pending else nullif(estimate, -1)::bigint end,
-        'due', least(waiting.due, most),
+        'pending', case when waiting.pending <= most_in_line then waiting.pending else nullif(estimate, -1)::bigint end,
+        'due', least(waiting.due, most_in_line),
         'held', held,
         'running', live.running,
         'lost', live.lost,
         'oldest_due_seconds', extract(epoch from now_at - public.oldest_due(queue_facts.queue)),
         'dead_letters', dead.dead_letters,
         'failed_last_hour', dead.failed_last_hour,
-        'counted_all', waiting.pending <= most,
+        'counted_all', waiting.pending <= most_in_line,
         'paused', (
             select coalesce(
                 json_agg(json_build_object('type', p.type, 'reason', p.reason, 'since', p.since) order by p.type), '[]'

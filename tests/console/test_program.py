@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 
 import pytest
 
@@ -100,9 +101,13 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
 
 
 def test_what_operators_do_is_done_with_the_service_key_even_beside_that_of_a_worker(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", LOCAL.secret)
     monkeypatch.setenv("PULSE_WORKER_KEY", LOCAL.mint("pulse_worker"))
+    assert operator_config().key == LOCAL.secret
+    monkeypatch.delenv("SUPABASE_SERVICE_ROLE_KEY")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_text(LOCAL.secret)
     assert operator_config().key == LOCAL.secret

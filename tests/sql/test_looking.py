@@ -215,7 +215,7 @@ async def test_a_large_backlog_is_estimated(looks: Looks, owner: Connection) -> 
     await owner.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 3000)")
     await owner.execute("analyze jobs_payment")
     payment = next(one for one in (await looks.look("queue_stats"))["queues"] if one["queue"] == "payment")
-    assert (payment["pending"], payment["due"], payment["counted_all"]) == (3000, 1000, False)
+    assert (payment["pending"], payment["due"], payment["counted_all"]) == (3000, 300, False)
 
 
 async def test_what_a_purge_would_delete_is_counted_before(looks: Looks, owner: Connection) -> None:
@@ -287,6 +287,6 @@ async def test_no_look_reads_more_than_it_shows(looks: Looks, owner: Connection,
     if analysed == "analysed when full":
         await owner.execute("analyze jobs")
     cost = await everything()
-    assert cost.pop("stats") < 2_000
+    assert cost.pop("stats") < 500
     assert cost.pop("purge") < 22_000
     assert max(cost.values()) < 200, cost
