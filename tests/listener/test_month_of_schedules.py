@@ -90,7 +90,7 @@ def a_schedule(number: int, chance: Random) -> Planned:
     days = chance.choice(
         ["* * *", "* * sun", "1,15 * *", "L * *", "*/5 * *", "* * 5#2", "13 * fri", "* * mon,thu"]
     )
-    hours = chance.choice([f"{hour}", f"{hour}", f"{hour}", f"{hour},{(hour + 9) % 24}", "*/6", "1-3"])
+    hours = chance.choice([*[f"{hour}"] * 6, f"{hour},{(hour + 9) % 24}", "*/6", "1-3"])
     return Planned(f"s{number}", f"{minute} {hours} {days}", None, chance.choice(ZONES), missed)
 
 
