@@ -13,6 +13,7 @@ from typing import Self
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import pytest
 from cronsim import CronSim
 
 from listener.slots import look, reckon, run
@@ -182,6 +183,7 @@ CLOCK = """
 """
 
 
+@pytest.mark.timeout(180)  # about 8 s of two quiet cores
 async def test_each_slot_of_a_month_is_dealt_with_by_policy_whoever_dies_and_whatever_clocks_do(
     database: str, owner: Connection
 ) -> None:
