@@ -193,7 +193,8 @@ async def test_a_hostile_name_is_a_name(owner: Connection, name: str) -> None:
         assert function in DYNAMIC
         await owner.execute(f"select {function}($1)", name)
     made = await owner.fetchrow(
-        "select c.relrowsecurity, array(select tgname::text from pg_trigger where tgrelid = c.oid) as triggers,"
+        "select c.relrowsecurity,"
+        " array(select tgname::text from pg_trigger where tgrelid = c.oid order by 1) as triggers,"
         " (select count(*) from pg_policy where polrelid = c.oid) as policies,"
         " (select count(*) from pg_publication_rel where prrelid = c.oid) as published"
         " from pg_class as c where relname = $1 and relnamespace = 'public'::regnamespace",
