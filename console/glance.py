@@ -21,7 +21,7 @@ COLUMNS = (
 )
 _LONG = timedelta(minutes=1)
 _MOST = 1000
-_MOST_IN_LINE = 300
+_MOST_IN_LINE = 200
 
 
 class PausedJson(TypedDict):

@@ -48,7 +48,7 @@ set enable_sort = off
 as $$
 declare
     most constant integer := 1000;
-    most_in_line constant integer := 300;
+    most_in_line constant integer := 200;
     now_at constant timestamptz := public.clock_now();
     waiting record;
     live record;
