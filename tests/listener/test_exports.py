@@ -203,7 +203,9 @@ def test_what_names_no_place_is_a_problem_at_start(environment: dict[str, str], 
 
 
 def test_without_the_extra_a_collector_that_is_named_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listener.destinations.find_spec", lambda _: None)
+    def nowhere(_name: str) -> None: ...
+
+    monkeypatch.setattr("listener.destinations.find_spec", nowhere)
     _, problems = destinations_in({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
     assert "pip install 'pulseengine-workers[otel]'" in problems[0]
 

@@ -1,7 +1,7 @@
 """The trace of a piece of work is at hand where it runs and goes with what it asks for; a stranger's is not taken."""
 
 import asyncio
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -73,7 +73,8 @@ async def test_what_a_handler_asks_the_database_carries_it(gateway: Gateway, own
     async with database_of(gateway.url, keyring_of(LOCAL.secret)) as db:
         for trace in (TRACE, None):
             carry(trace)
-            await db.table("payment_jobs").insert({"type": "a"}).execute()
+            table: Any = db.table("payment_jobs")
+            await table.insert({"type": "a"}).execute()
             await db.rpc("make_job").execute()
     rows = await owner.fetch("select type, traceparent from jobs order by id")
     assert [tuple(row) for row in rows] == [("a", TRACE), ("b", TRACE), ("a", None), ("b", None)]
