@@ -77,6 +77,7 @@ PRODUCER_COLUMNS = {
     "run_at",
     "max_attempts",
     "idempotency_key",
+    "traceparent",
 }
 USER_COLUMNS = {
     "id",

@@ -38,6 +38,7 @@ async def test_a_claimed_job_carries_what_its_handler_needs(server: Calls) -> No
         "attempt": 1,
         "uncounted": 0,
         "max_attempts": 4,
+        "traceparent": None,
     }
     assert (row["status"], row["worker_id"], row["woken_by"]) == ("running", "w7", "realtime")
     assert row["lease_expires_at"] - row["updated_at"] == timedelta(seconds=12)
