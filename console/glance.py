@@ -20,7 +20,7 @@ COLUMNS = (
     Column("dead", right=True),
 )
 _LONG = timedelta(minutes=1)
-_MOST = 1000
+_MOST = 200
 _MOST_IN_LINE = 200
 
 

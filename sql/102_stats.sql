@@ -37,7 +37,7 @@ $$;
 -- Callers: queue_stats. pending are the jobs in line, due those of them that could run now, held those beside the line,
 -- which a limit keeps back; lost are running ones whose lease is over. Where counted_all is false, pending is what the
 -- statistics of the index say (null: nothing yet), and due means so many or more. dead_letters are those not replayed
--- among the newest thousand.
+-- among the newest two hundred.
 create function public.queue_facts(queue text) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -47,7 +47,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-    most constant integer := 1000;
+    most constant integer := 200;
     most_in_line constant integer := 200;
     now_at constant timestamptz := public.clock_now();
     waiting record;
@@ -76,7 +76,7 @@ begin
     from (
         select j.lease_expires_at from public.jobs as j
         where j.queue = queue_facts.queue and j.status = 'running' and j.lease_expires_at > '-infinity'
-        limit 10 * most
+        limit 50 * most
     ) as head;
 
     select
