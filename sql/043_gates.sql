@@ -30,9 +30,9 @@ create table public.job_limits (
     camel_path text[],                                          -- and in the other spelling
     changed_at timestamptz not null default public.clock_now(),
     unique nulls not distinct (queue, type, per),
-    constraint "a limit for a type names its queue, for example broker, sync_positions"
+    constraint "a limit for a type names its queue too"
     check (type is null or queue is not null),
-    constraint "per must be all, user or data.<path> in snake case, for example data.account_id"
+    constraint "per is all, user or data.<path>, such as data.account_id"
     check (per ~ '^(all|user|data(\.[a-z0-9_]+)+)$' and length(per) <= 200),
     constraint "at_once must be from 1 to 10000; pause_jobs is what stops all"
     check (at_once between 1 and 10000),
