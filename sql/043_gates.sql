@@ -32,7 +32,7 @@ create table public.job_limits (
     unique nulls not distinct (queue, type, per),
     constraint "a limit for a type names its queue too"
     check (type is null or queue is not null),
-    constraint "per is all, user or data.<path>, such as data.account_id"
+    constraint "per is all, user or data.<path> in snake case"
     check (per ~ '^(all|user|data(\.[a-z0-9_]+)+)$' and length(per) <= 200),
     constraint "at_once must be from 1 to 10000; pause_jobs is what stops all"
     check (at_once between 1 and 10000),
