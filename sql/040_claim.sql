@@ -186,7 +186,7 @@ begin
         'unsettled', cardinality(unheard) - cardinality(again),
         'lost', lost,
         'next_in_seconds', case
-            when due.next_run_at is not null then extract(epoch from greatest(due.next_run_at - now_at, interval '0'))
+            when due.next_run_at is not null then extract(epoch from greatest(due.next_run_at, now_at) - now_at)
         end,
         'floor', due.floor,
         'unknown_types', unknown,

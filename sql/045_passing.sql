@@ -54,7 +54,9 @@ declare
     key text;
     gate integer;
     full_gate integer;
-    is_busy boolean := false;           -- somebody else is counting a key that was wanted
+    is_busy boolean := false;           -- somebody else is counting a key that was wanted, or has taken a row
+    is_beaten boolean;                  -- in this round somebody else was faster,
+    tried integer;                      -- and so many of the candidates had their turn in it
     is_counted boolean;
     starts bigint[];
     start_keys text[];
@@ -137,6 +139,8 @@ begin
         denied_to := '{}';
         last_denied := null;
         is_left := false;
+        is_beaten := false;
+        tried := 0;
         -- What is in a lane waits for what the line may still have before it.
         reach := case
             when cardinality(line) < batch then cardinality(chosen.ids)
@@ -144,13 +148,14 @@ begin
         end;
         for n in 1..coalesce(reach, 0) loop
             exit when cardinality(starts) >= wanted;
+            tried := n;
             full_gate := null;
             is_counted := false;
             foreach key in array coalesce(string_to_array(chosen.keys[n], ' '), '{}') loop
                 gate := array_position(keys, key);
                 is_counted := is_counted or rooms[gate] is null;
-                if rooms[gate] <= 0 then
-                    full_gate := coalesce(full_gate, gate);
+                if rooms[gate] <= 0 and (full_gate is null or key = chosen.lanes[n]) then
+                    full_gate := gate;      -- the first one; but who waits for one of them stays where it is
                 end if;
             end loop;
             if full_gate is not null then
@@ -207,7 +212,8 @@ begin
         for n in 1..cardinality(starts) loop
             if starts[n] = any (locked) then
                 ids := ids || starts[n];
-            else    -- somebody else was faster
+            else    -- somebody else was faster: the others of this round get their turn in the next one
+                is_beaten := true;
                 foreach key in array string_to_array(start_keys[n], ' ') loop
                     gate := array_position(keys, key);
                     rooms[gate] := rooms[gate] + 1;
@@ -216,9 +222,11 @@ begin
             end if;
         end loop;
 
-        seen := seen || line;
+        is_busy := is_busy or is_beaten;
+        seen := seen || case when is_beaten then chosen.ids[:tried] else line end;
         next_run_at := case when cardinality(line) < batch then line_next else now_at end;
-        exit when cardinality(ids) >= pass_gates.max_jobs or cardinality(line) < batch and not is_left or rounds = 5;
+        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5
+            or cardinality(line) < batch and not (is_left or is_beaten);
         line := null;
     end loop;
 

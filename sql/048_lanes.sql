@@ -48,7 +48,10 @@ begin
     update public.lanes as l
     set
         look_at = case
-            when v.lane = any (full_keys)
+            when v.lane = any (full_keys) and exists (
+                select from public.limits_of(keep_lanes.queue, v.type) as o
+                where o.id = split_part(v.lane, '/', 1)::bigint
+            )
                 then coalesce(free_at[array_position(full_keys, v.lane)], moment + interval '1 minute')
             when exists (
                 select from public.jobs as j

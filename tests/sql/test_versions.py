@@ -91,5 +91,13 @@ async def test_a_whole_life_on_each_version(migrated: tuple[str, str]) -> None:
         assert (await calls.take())["attempt"] == 2
         assert (await calls.prune(0, 0))["jobs"] == 2
         assert "select announce_by_broadcast()" in await calls.value("select canary('x')")
+
+        await calls.limit(queue="payment", type="b", at_once=1)
+        first, second = await calls.insert("b"), await calls.insert("b")
+        [runs] = (await calls.claim(types=["b"]))["jobs"]
+        await calls.end(runs)
+        assert (await calls.claim(0, types=["b"]))["next_in_seconds"] == 0, "a lane has room now"
+        assert runs["id"] == first
+        assert (await calls.take(types=["b"]))["id"] == second
     finally:
         await connection.close()

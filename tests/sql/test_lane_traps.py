@@ -1,0 +1,58 @@
+"""Traps for claims beside lanes: what others hold in this moment, and limits that change while lanes are full."""
+
+from uuid import UUID
+
+from tests.sql.calls import Calls, Connection
+from tests.sql.laning import ids, laned, stop_clock
+
+ANN, BOB = UUID(int=1), UUID(int=2)
+
+
+async def test_a_claim_that_looks_at_lanes_goes_on_past_what_somebody_else_is_taking(
+    server: Calls, owner: Connection
+) -> None:
+    made = [await server.insert("b") for _ in range(6)]
+    async with owner.transaction():
+        taken = ids(await Calls(owner).claim(2, types=["b"]))
+        await server.limit(queue="payment", type="a", at_once=1)
+        await server.insert("a", priority=1)
+        await server.insert("a", priority=1)
+        await server.claim(1, types=["a"])
+        await server.claim(1, types=["a"])
+        claimed = await server.claim(2, types=["a", "b"], sweep=True)
+    assert taken == made[:2]
+    assert ids(claimed) == made[2:4]
+
+
+async def test_a_lane_whose_limit_governs_its_jobs_no_more_is_emptied_claim_by_claim(
+    server: Calls, owner: Connection
+) -> None:
+    await stop_clock(owner, 0)
+    await server.limit(queue="payment", starts=1, per_seconds=60)
+    for _ in range(7):
+        await server.insert()
+    await server.claim(1)
+    await server.claim(1)
+    waits = list(await laned(server))
+    assert len(waits) == 6
+    await server.limit(queue="payment", type="a")
+    for n in range(3):
+        claimed = await server.claim(2)
+        assert ids(claimed) == waits[2 * n : 2 * n + 2]
+
+
+async def test_who_waits_for_two_limits_is_not_moved_from_lane_to_lane(
+    server: Calls, owner: Connection
+) -> None:
+    await server.limit(queue="payment", type="a", at_once=2)
+    of_a_user = await server.limit(queue="payment", type="a", per="user", at_once=1)
+    for _ in range(5):
+        await server.insert(user_id=ANN)
+    await server.claim()
+    first = await laned(server)
+    assert {lane.split("/")[0] for lane in first.values()} == {str(of_a_user)}
+    bobs = await server.insert(user_id=BOB)
+    assert ids(await server.claim()) == [bobs]
+    await owner.execute("update lanes set look_at = '-infinity'")
+    assert ids(await server.claim()) == []
+    assert await laned(server) == first
