@@ -70,11 +70,17 @@ begin
             where k.key = v.lane and k.room is not null
         );
 
+    -- Only what is not there: on conflict do nothing would wait for who is just changing look_at.
     insert into public.lanes (lane, queue, type, look_at)
     select distinct
         m.lane, keep_lanes.queue, m.type,
         coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
     from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as m (lane, type)
+    where
+        not exists (
+            select from public.lanes as l
+            where l.lane = m.lane and l.queue = keep_lanes.queue and l.type = m.type
+        )
     on conflict do nothing;
 end
 $$;
@@ -125,7 +131,12 @@ begin
     insert into public.lanes (lane, queue, type, look_at)
     select m.lane, find_lanes.queue, m.type, '-infinity'
     from unnest(missing_lanes, missing_types) as m (lane, type)
-    where pg_try_advisory_xact_lock(hashtextextended('job_limits/' || m.lane, 0))
+    where
+        not exists (
+            select from public.lanes as l
+            where l.lane = m.lane and l.queue = find_lanes.queue and l.type = m.type
+        )
+        and pg_try_advisory_xact_lock(hashtextextended('job_limits/' || m.lane, 0))
     on conflict do nothing;
 end
 $$;

@@ -56,3 +56,20 @@ async def test_who_waits_for_two_limits_is_not_moved_from_lane_to_lane(
     await owner.execute("update lanes set look_at = '-infinity'")
     assert ids(await server.claim()) == []
     assert await laned(server) == first
+
+
+async def test_a_claim_waits_for_nobody_who_frees_the_lane_that_it_fills(
+    server: Calls, owner: Connection
+) -> None:
+    """Each might hold what the other wants next: a deadlock, and an outcome that has to be told again."""
+    await server.limit(queue="payment", type="a", at_once=1)
+    await server.insert()
+    runs = await server.take()
+    await server.insert()
+    await server.claim()
+    late = await server.insert()
+    await server.connection.execute("set lock_timeout = '10ms'")
+    async with owner.transaction():
+        await Calls(owner).end(runs)
+        assert ids(await server.claim()) == []
+    assert late in await laned(server)
