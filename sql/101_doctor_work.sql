@@ -27,11 +27,27 @@ overdue as materialized (
     from queues as q
     cross join clock as c
     cross join lateral (
-        select j.type, greatest(j.run_at, j.created_at) as run_at
-        from public.jobs as j
-        where j.queue = q.queue and j.status = 'pending' and j.lane is null      -- those in lanes wait as they should
-        order by j.priority desc, j.run_at, j.id
-        limit 5000
+        (
+            select j.type, greatest(j.run_at, j.created_at) as run_at
+            from public.jobs as j
+            where j.queue = q.queue and j.status = 'pending' and j.lane is null
+            order by j.priority desc, j.run_at, j.id
+            limit 5000
+        )
+        union all
+        (       -- Those in lanes wait as they should, as long as there is somebody who looks at their lane.
+            select j.type, greatest(j.run_at, j.created_at) as run_at
+            from public.lanes as l
+            cross join lateral (
+                select waits.type, waits.run_at, waits.created_at
+                from public.jobs as waits
+                where
+                    waits.queue = q.queue and waits.status = 'pending' and waits.lane = l.lane and waits.type = l.type
+                limit 5000
+            ) as j
+            where l.queue = q.queue and not exists (select from live as w where w.types -> q.queue ? l.type)
+            limit 5000
+        )
     ) as head
     where
         head.run_at < c.now_at - interval '1 minute'

@@ -58,6 +58,22 @@ async def test_a_type_has_no_worker(patient: Patient) -> None:
     assert await patient.owner.fetchval("select count(*) from jobs where status = 'cancelled'") == 2
 
 
+async def test_a_type_has_no_worker_and_its_jobs_wait_in_a_lane(patient: Patient) -> None:
+    """No line shows them, and nobody looks whether the limit would let them through."""
+    await patient.owner.execute(
+        "insert into payment_jobs (type) values ('strange'), ('strange'), ('strange')"
+    )
+    await patient.owner.execute("select limit_jobs('payment', 'strange', at_once => 1)")
+    await patient.owner.execute("select claim('payment', '{strange}', 10, 1000, 'v', 'sweep')")
+    await patient.at("2 minutes")
+    await patient.says()
+    found = await only(patient)
+    assert found["finding"] == "type_without_worker"
+    assert found["what"].startswith("2 jobs of the type strange are due")
+    await patient.owner.execute(found["mend"])
+    assert await is_mended(patient)
+
+
 async def test_all_places_of_a_queue_are_taken(patient: Patient) -> None:
     await patient.owner.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 11)")
     await patient.says("v", places=10, types={"payment": ["a"]}, leaves_in_seconds=None)
