@@ -119,11 +119,14 @@ begin
 
         fresh := array(
             select k.key from (
-                select unnest(string_to_array(w.words, ' ')) as key from unnest(chosen.keys) as w (words)
-                union
-                select unnest(lanes)
+                select unnest(string_to_array(w.words, ' ')) as key, w.n
+                from unnest(chosen.keys) with ordinality as w (words, n)
+                union all
+                select unnest(lanes), 0
             ) as k
             where k.key <> all (keys)
+            group by k.key
+            order by min(k.n), k.key                -- who is first in line is not left out again and again
             limit 300 - cardinality(keys)
         );
         if cardinality(fresh) > 0 then

@@ -86,7 +86,8 @@ end
 $$;
 
 
--- Makes the entries of lanes that have none: nobody would ever look there.
+-- Makes the entries of lanes that have none: nobody would ever look there. And lets those lanes be looked at of which
+-- is said what no limit says: the clock was set back.
 -- Callers: claim, on sweeps. The walk goes from lane to lane inside their index, a thousand at the most. Waits for
 -- nobody: an entry is made under the lock of its key.
 create function public.find_lanes(queue text) returns void
@@ -96,7 +97,21 @@ as $$
 declare
     missing_lanes text[];
     missing_types text[];
+    now_at constant timestamptz := public.clock_now();
+    latest constant timestamptz := now_at + make_interval(
+        secs => greatest((select max(l.per_seconds) from public.job_limits as l), 60) + 10    -- a call takes time
+    );
 begin
+    update public.lanes as l
+    set look_at = '-infinity'
+    where
+        (l.lane, l.queue, l.type) in (
+            select k.lane, k.queue, k.type from public.lanes as k
+            where k.queue = find_lanes.queue and k.look_at > latest
+            limit 1000
+            for no key update skip locked
+        );
+
     with recursive known as (
         (
             select j.lane, j.type, 1 as n

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from tests.sql.calls import Calls, Connection
-from tests.sql.laning import ids, laned, stop_clock
+from tests.sql.laning import ids, laned, lanes, stop_clock
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -73,3 +73,36 @@ async def test_a_claim_waits_for_nobody_who_frees_the_lane_that_it_fills(
         await Calls(owner).end(runs)
         assert ids(await server.claim()) == []
     assert late in await laned(server)
+
+
+async def test_no_lane_is_forgotten_when_the_clock_is_set_back(server: Calls, owner: Connection) -> None:
+    """What was said of each before lies an hour ahead; a sweep looks at no more than a hundred."""
+    await stop_clock(owner, 3600)
+    await server.limit(queue="payment", type="a", per="user", starts=1, per_seconds=60)
+    await owner.execute(
+        "insert into payment_jobs (type, user_id)"
+        " select 'a', ('00000000-0000-0000-0000-' || lpad((n % 150)::text, 12, '0'))::uuid"
+        " from generate_series(0, 899) as n"
+    )
+    for _ in range(20):
+        await server.claim(50)
+    assert await lanes(server) == 150
+    await stop_clock(owner, 0)
+    await owner.execute("update jobs set run_at = clock_now(), created_at = clock_now()")
+    given = 0
+    for minute in range(1, 4):
+        for _ in range(4):
+            given += len(ids(await server.claim(200, sweep=True)))
+        await stop_clock(owner, 61 * minute)
+    assert given == 150 * 2, "what was taken ahead counts from the moment that the clock is seen to be back"
+
+
+async def test_a_claim_of_more_keys_than_it_takes_takes_those_of_the_first_in_line(
+    server: Calls, owner: Connection
+) -> None:
+    await owner.execute(
+        "insert into payment_jobs (type, user_id) select 'a', gen_random_uuid() from generate_series(1, 400)"
+    )
+    first: list[int] = await owner.fetchval("select array_agg(id order by id) from jobs")
+    assert ids(await server.claim(400)) == first[:300]
+    assert ids(await server.claim(400)) == first[300:]
