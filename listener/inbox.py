@@ -2,6 +2,9 @@
 
 Nothing waits for company: a delivery that finds no call under way makes one at once. Those that come meanwhile go
 together with the next call, which the first of them makes.
+
+No delivery is lost to its payload: a provider may send it once only, so what the schema of its type refuses is inserted
+all the same, and a worker makes a dead letter of it.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ from typing import Final
 
 from listener.errors import StoreRefused, StoreUnavailable
 from listener.jobs import Enqueued, NewJob
-from listener.store import Store
+from listener.store import CHECK_VIOLATION, Store
 
 MOST: Final = 100
 """Jobs in one call."""
@@ -54,8 +57,7 @@ class Inbox:
             if isinstance(told, Enqueued):
                 return told
             if told is _Turn.ALONE:
-                (alone,) = await self._store.enqueue([job])
-                return alone
+                return await self._alone(job)
         self._calling = True
         try:
             return await self._call(job)
@@ -67,12 +69,11 @@ class Inbox:
         others = self._take()
         try:
             first, *rest = await self._store.enqueue([job, *(other.job for other in others)])
-        except StoreRefused:
+        except StoreRefused as refusal:
             if not others:
-                raise
+                return await self._in_any_case(job, refusal)
             self._tell(others, [_Turn.ALONE] * len(others))
-            (alone,) = await self._store.enqueue([job])
-            return alone
+            return await self._alone(job)
         except StoreUnavailable as error:
             for other in others:
                 if not other.told.done():
@@ -83,6 +84,18 @@ class Inbox:
             raise
         self._tell(others, rest)
         return first
+
+    async def _alone(self, job: NewJob) -> Enqueued:
+        try:
+            (alone,) = await self._store.enqueue([job])
+        except StoreRefused as refusal:
+            return await self._in_any_case(job, refusal)
+        return alone
+
+    async def _in_any_case(self, job: NewJob, refusal: StoreRefused) -> Enqueued:
+        if refusal.code != CHECK_VIOLATION:
+            raise refusal
+        return await self._store.enqueue_delivery(job)
 
     def _take(self) -> list[_Place]:
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST - 1))]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
-from typing import Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import aiohttp
@@ -31,7 +31,8 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 _ASK_AGAIN = {408, 425, 429}
 _UNAUTHORIZED = 401
 _MOST_KEYS = 4  # in one call
-_CHECK_VIOLATION = "23514"
+CHECK_VIOLATION: Final = "23514"
+"""The code of a refusal by a constraint, or by the schema of a payload."""
 _DATA_EXCEPTION = "22000"
 _ABOUT_DATA = "22"
 _LONGEST_SENTENCE = 500
@@ -127,13 +128,20 @@ class Store:
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Inserts jobs, all or none; StoreRefused carries the database's sentence about what does not fit."""
+        return await self._enqueue("enqueue", jobs)
 
+    async def enqueue_delivery(self, job: NewJob) -> Enqueued:
+        """Inserts what a provider has delivered; a payload that does not fit is left to a worker."""
+        (enqueued,) = await self._enqueue("enqueue_delivery", [job])
+        return enqueued
+
+    async def _enqueue(self, function: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
         def read(answer: object) -> list[Enqueued]:
             words = cast("list[dict[str, object]]", answer)
             pairs = zip(jobs, words, strict=True)
             return [Enqueued(cast("int", one["id"]), bool(one["created"])) for _, one in pairs]
 
-        return await self._call("enqueue", {"jobs": [_new_job(job) for job in jobs]}, read)
+        return await self._call(function, {"jobs": [_new_job(job) for job in jobs]}, read)
 
     async def replay(self, failed_job_ids: Sequence[int]) -> tuple[dict[int, int], list[int]]:
         """Gives dead letters a fresh allowance: ({dead letter: job}, [replayed before or unknown])."""
@@ -325,7 +333,7 @@ def _error(body: bytes) -> tuple[str, str]:
         return "", ""
     words = cast("dict[str, object]", said)
     code, message, hint = (str(words.get(name) or "") for name in ("code", "message", "hint"))
-    if code == _CHECK_VIOLATION:
+    if code == CHECK_VIOLATION:
         message = message.rpartition(' constraint "')[2].removesuffix(
             '"'
         )  # our constraints are named by a sentence

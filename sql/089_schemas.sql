@@ -259,14 +259,32 @@ $$;
 -- Says whether a trigger was fired by a statement of a function other than enqueue, or those that enqueue what a
 -- schedule says and tell of a refusal there.
 -- Callers: check_payloads, with its own stack: a line per function, its own first. Those of SQL statements quote their
--- text, of our own functions.
+-- text, of our own functions. A stack in another language than English (lc_messages) counts none: then it is so, since
+-- nobody knows.
 create function public.is_part_of_more(stack text) returns boolean
 language sql immutable parallel safe
-return 1 < (
+return 1 <> (
     regexp_count(stack, '^(PL/pgSQL|SQL) function ', 1, 'n')
     - regexp_count(stack, '^PL/pgSQL function ((public\.)?(enqueue|run_slots)\(jsonb\)|inline_code_block) ', 1, 'n')
     - regexp_count(stack, '^PL/pgSQL function (public\.)?(insert_slots|run_schedule)\([^)]*\) ', 1, 'n')
 );
+
+
+-- Enqueues what a provider has delivered, as `enqueue` does, whether its payload fits or not: the provider may not send
+-- it again, so a worker makes a dead letter of what does not fit, and that can be replayed.
+-- Callers: the door's webhooks, over RPC, when `enqueue` has refused a delivery.
+create function public.enqueue_delivery(jobs jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Being a function of its own is what makes the delivery a part of something larger: see is_part_of_more.
+    return public.enqueue(enqueue_delivery.jobs);
+exception when deadlock_detected or serialization_failure then
+    raise exception using
+        errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
+end
+$$;
 
 
 -- Makes one table's inserts be judged.
@@ -303,6 +321,7 @@ public.schema_mode(text, text, text),
 public.list_schemas(text, text),
 public.check_payloads(),
 public.is_part_of_more(text),
+public.enqueue_delivery(jsonb),
 public.check_table(text)
 from public, anon, authenticated, service_role, pulse_worker;
 
@@ -312,3 +331,5 @@ public.retire_schemas(text, text, text),
 public.schema_mode(text, text, text),
 public.list_schemas(text, text)
 to service_role;
+
+grant execute on function public.enqueue_delivery(jsonb) to service_role, pulse_worker;

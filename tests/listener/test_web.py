@@ -215,6 +215,21 @@ async def test_a_webhook_inserts_what_its_function_makes_of_it(door: Door, owner
     assert job["created_at"] >= before
 
 
+async def test_no_delivery_is_lost_to_its_payload(door: Door, owner: Connection) -> None:
+    """A provider may send it once only; the same job by hand is answered with what is wrong."""
+    schema = {"type": "object", "properties": {"size": {"type": "string"}}}
+    schemas = [{"queue": "alerts", "type": "email", "schema": schema}]
+    await owner.fetchval("select publish_schemas($1)", json.dumps(schemas))
+    status, _ = await door.post({"type": "email", "queue": "alerts", "data": {"size": 6}})
+    assert (status, await count(owner)) == (422, 0)
+    signed = {"X-Signature": "signed"}
+    answers = await asyncio.gather(
+        *(door.post(b"mail %d" % n, signed, "/webhooks/mail") for n in (1, 2, 3, 1))
+    )
+    assert [status for status, _ in answers] == [200] * 4
+    assert await count(owner) == 3
+
+
 async def test_a_webhook_refuses_in_its_own_words(door: Door, owner: Connection) -> None:
     assert await door.post(b"mail", None, "/webhooks/mail") == (400, {"error": "The signature does not fit."})
     assert await count(owner) == 0

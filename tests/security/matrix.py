@@ -204,6 +204,7 @@ FUNCTIONS: Final = {
     "trace_of_request":         "-    -    -     Y       -",
     "queue_ages":               "-    -    -     Y       Y",
     "enqueue":                  "-    -    -     Y       Y",
+    "enqueue_delivery":         "-    -    -     Y       Y",
     "claim":                    "-    -    -     Y       Y",
     "heartbeat":                "-    -    -     Y       Y",
     "finish":                   "-    -    -     Y       Y",

@@ -181,6 +181,25 @@ async def test_a_fact_is_not_lost_with_a_notice_that_does_not_fit(server: Calls,
     assert await owner.fetchval("select count(*) from jobs") == 3
 
 
+async def test_what_a_provider_delivered_is_taken_and_what_is_no_job_is_not(server: Calls) -> None:
+    await publish(server)
+    job = {"queue": "payment", "type": "a", "data": {"n": "secret"}, "idempotency_key": "event 1"}
+    (first,) = json.loads(await server.value("select enqueue_delivery($1)", json.dumps([job])))
+    again = await server.value("select enqueue_delivery($1)", json.dumps([job]))
+    assert json.loads(again) == [{"id": first["id"], "created": False}]
+    with pytest.raises(asyncpg.CheckViolationError):
+        await server.value("select enqueue_delivery($1)", json.dumps([{**job, "type": "No Word"}]))
+
+
+async def test_a_stack_in_another_language_refuses_nothing(owner: Connection) -> None:
+    """What `lc_messages` makes of it; the same in English is the INSERT of a producer."""
+    for stack, is_part in (
+        ("PL/pgSQL function public.check_payloads() line 38 at GET DIAGNOSTICS", False),
+        ("PL/pgSQL-Funktion public.check_payloads() Zeile 38 bei GET DIAGNOSTICS", True),
+    ):
+        assert await owner.fetchval("select is_part_of_more($1)", stack) is is_part
+
+
 async def test_a_schema_that_nobody_can_read_refuses_nothing(server: Calls, owner: Connection) -> None:
     unreadable: tuple[dict[str, Any], ...] = (
         {"type": "object", "properties": {"n": {"type": "string", "pattern": "("}}},
