@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import cast
 
 from console.asking import operator
-from console.command import DONE, Command, Group
+from console.command import DONE, Command, Group, WrongWords
 from console.screen import Screen
 from console.words import number, things
+from listener.config import process_environment
 
 _MOST = 1000
 _STEP = 2000
+# The settings that handlers/clients/retention.py reads, and what holds without them.
+_POLICY = {
+    "completed_days": ("PULSE_KEEP_COMPLETED_DAYS", 7.0),
+    "failed_days": ("PULSE_KEEP_FAILED_DAYS", 90.0),
+}
 _KINDS = {"jobs": "job", "failed_jobs": "dead letter", "stale_outcomes": "stale outcome"}
 
 
@@ -29,22 +35,20 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--completed-days",
         type=_days,
-        default=7,
         metavar="N",
-        help="keep completed and cancelled jobs so long (default: 7)",
+        help="keep completed and cancelled jobs so long (default: PULSE_KEEP_COMPLETED_DAYS, or 7)",
     )
     parser.add_argument(
         "--failed-days",
         type=_days,
-        default=90,
         metavar="N",
-        help="keep failed jobs and dead letters so long (default: 90)",
+        help="keep failed jobs and dead letters so long (default: PULSE_KEEP_FAILED_DAYS, or 90)",
     )
     parser.add_argument("--yes", action="store_true", help="do it; without, only what would go is counted")
 
 
 async def _run(arguments: Namespace, screen: Screen) -> int:
-    policy = {"completed_days": arguments.completed_days, "failed_days": arguments.failed_days}
+    policy = _policy(arguments)
     gone: Counter[str] = Counter()
     async with operator("pulse-purge") as store:
         if not arguments.yes:
@@ -60,6 +64,22 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     screen.answer({"policy": policy, "deleted": dict(gone)})
     screen.done(f"{_told(gone)} deleted")
     return DONE
+
+
+def _policy(arguments: Namespace) -> dict[str, float]:
+    environment = process_environment()
+    given = cast("dict[str, float | None]", {name: getattr(arguments, name) for name in _POLICY})
+    return {
+        name: _kept(environment, *_POLICY[name]) if days is None else days for name, days in given.items()
+    }
+
+
+def _kept(environment: Mapping[str, str], variable: str, usual: float) -> float:
+    """As the job `prune` keeps it: a purge that was told nothing deletes nothing that the project wants to keep."""
+    try:
+        return _days(environment.get(variable) or str(usual))
+    except ArgumentTypeError as error:
+        raise WrongWords(f"{variable}: {error}") from None
 
 
 def _preview(policy: dict[str, float], counted: dict[str, int], screen: Screen) -> None:
@@ -97,6 +117,6 @@ COMMAND = Command(
     pulse purge                                   # the policy, and what would go
     pulse purge --yes
     pulse purge --completed-days 1 --yes
-    A job of type prune does the same every night.
+    A job of type prune does the same every hour.
     """,
 )
