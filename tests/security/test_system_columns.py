@@ -50,7 +50,16 @@ REFUSED = {
     "42809",  # a view has no triggers of that kind
     "42883",  # there is no such function
 }
-PRODUCERS = {"type", "data", "user_id", "priority", "run_at", "max_attempts", "idempotency_key", "traceparent"}
+PRODUCERS = {
+    "type",
+    "data",
+    "user_id",
+    "priority",
+    "run_at",
+    "max_attempts",
+    "idempotency_key",
+    "traceparent",
+}
 MERGE = {"Prefer": "resolution=merge-duplicates"}
 IGNORE = {"Prefer": "resolution=ignore-duplicates"}
 
