@@ -173,17 +173,21 @@ $$;
 -- Callers: the scheduler of each process, over RPC. Safe to repeat.
 -- Guarantees: a slot is one job. Its key is its name and time, as in all versions of ours, so that a process of the
 -- version before, which knows no table, does not insert it again. What is refused is told in the row, tried again
--- after 5 seconds, later every 5 minutes, and hinders no other schedule. Nobody waits for a row.
+-- after 5 seconds, later every 5 minutes, and hinders no other schedule. Nobody waits for a row, and for a queue whose
+-- table somebody has locked (an index is built, say) only once and shortly, whatever the number of its schedules.
 create function public.run_slots(slots jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
+    locked_queue constant text := 'somebody holds a lock on the table of its queue';
     word record;
     known public.schedules;
     jobs jsonb;
     wrong text;
+    locked text[] := '{}';
     answers jsonb := '[]';
 begin
     for word in
@@ -208,7 +212,9 @@ begin
 
         jobs := '[]';
         wrong := word.problem;
-        if wrong is null then
+        if wrong is null and known.queue = any (locked) then
+            wrong := locked_queue;
+        elsif wrong is null then
             begin
                 jobs := public.insert_slots(known, word.slots);
                 update public.schedules as s
@@ -220,6 +226,10 @@ begin
                 where s.name = word.name;
             exception when deadlock_detected or serialization_failure then
                 raise;
+            when lock_not_available then
+                locked := locked || known.queue;
+                wrong := locked_queue;
+                jobs := '[]';
             when others then
                 wrong := public.refusal(sqlerrm);
                 jobs := '[]';

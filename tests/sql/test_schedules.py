@@ -183,6 +183,35 @@ async def test_what_the_database_refuses_is_told_tried_again_later_and_hinders_n
     assert json.loads(await schedules.value("select schedule_states() -> 0"))["problem"] is None
 
 
+async def test_a_queue_that_somebody_has_locked_holds_up_no_schedule_of_another(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    """As the building of an index does it; all schedules of the queue together wait for it once."""
+    for name, queue in (("a", "maintenance"), ("b", "payment"), ("c", "maintenance")):
+        await schedules.add(name=name, queue=queue)
+    await set_clock(owner, now + HOUR)
+    slot = (now + HOUR).isoformat()
+    said = [
+        {
+            **{name: one[name] for name in ("name", "edition", "settled_to")},
+            "slots": [slot],
+            "settles_to": slot,
+        }
+        for one in await schedules.due()
+    ]
+    async with owner.transaction():
+        await owner.execute("lock table jobs_maintenance in share mode")
+        answers = json.loads(
+            await schedules.connection.fetchval("select run_slots($1)", json.dumps(said), timeout=20)
+        )
+    refused = "somebody holds a lock on the table of its queue"
+    assert [one["refused"] for one in answers] == [refused, None, refused]
+    assert await owner.fetchval("select array_agg(queue) from jobs") == ["payment"]
+    assert await owner.fetchval(
+        "select bool_and(problem = $1) from schedules where queue <> 'payment'", refused
+    )
+
+
 async def test_a_payload_that_its_schema_refuses_is_told_with_its_field(
     schedules: Schedules, owner: Connection, now: datetime
 ) -> None:
