@@ -14,8 +14,10 @@
 --
 -- The settings on the functions keep the plans what they are on a table that has never been analysed,
 -- that was analysed while empty, or that has a million finished rows: the pending index in its own order,
--- never a sort or a bitmap of everything due, and a plan that is made once per session. Times are told in
--- UTC whatever the database's time zone is, which could put them into a year that clients cannot read.
+-- never a sort or a bitmap of everything due, and a plan that is made once per session. A way that is off and
+-- taken all the same is priced so high that PostgreSQL before 18 would compile each plan (jit), which takes
+-- most of a second. Times are told in UTC whatever the database's time zone is, which could put them into a
+-- year that clients cannot read.
 
 -- Claims up to `max_jobs` due jobs of one queue and of the given types for `lease_seconds`.
 -- Callers: workers, over RPC, and finish.
@@ -52,6 +54,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = on
 set enable_bitmapscan = off

@@ -43,6 +43,7 @@ create function public.heartbeat(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on
@@ -116,6 +117,7 @@ create function public.report_progress(reports jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on
@@ -186,6 +188,7 @@ create function public.renew_held(attempts jsonb, lease_seconds double precision
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on
@@ -232,6 +235,7 @@ create function public.cancel(job_ids bigint[]) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on

@@ -67,6 +67,7 @@ create function public.record_outcomes(outcomes jsonb) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on

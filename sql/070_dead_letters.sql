@@ -16,6 +16,7 @@ create function public.replay(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on

@@ -14,6 +14,7 @@ create function public.queue_ages(at_most integer default 10000) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = on
 set enable_bitmapscan = off

@@ -15,6 +15,7 @@ create function public.tell_jobs(ids bigint[]) returns json
 language sql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 as $$
 select coalesce(
@@ -54,6 +55,7 @@ create function public.running_jobs(queue text, max_jobs integer) returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_indexscan = off
 set enable_bitmapscan = on
@@ -78,6 +80,7 @@ returns table (job_id bigint, job_queue text, job_type text, job_status text, jo
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -130,6 +133,7 @@ create function public.list_jobs(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 as $$
 declare
@@ -207,6 +211,7 @@ create function public.list_dead_letters(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -285,6 +290,7 @@ create function public.job_history(job_id bigint, with_data boolean default fals
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 as $$
 declare

@@ -8,6 +8,7 @@ create function public.doctor_work(keep_days double precision)
 returns table (finding text, what text, why text, mend text)
 language sql stable
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off

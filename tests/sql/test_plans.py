@@ -222,3 +222,13 @@ async def test_an_old_snapshot_does_not_slow_claims_down(
     finally:
         await watcher.close()
     assert worst < 10 * BATCH
+
+
+async def test_no_plan_whose_ways_are_chosen_is_compiled(owner: Connection) -> None:
+    settings = await owner.fetch(
+        "select proname, proconfig from pg_proc where pronamespace = 'public'::regnamespace and proconfig is not null"
+    )
+    chosen = {row[0]: row[1] for row in settings if any(one.startswith("enable_") for one in row[1])}
+
+    assert len(chosen) > 10
+    assert [name for name, words in chosen.items() if "jit=off" not in words] == []
