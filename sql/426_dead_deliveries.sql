@@ -6,7 +6,8 @@
 
 -- Ends the delivery of a job that has become a dead letter. It is failed, and the replay of that dead letter sends it;
 -- if a send was under way, the time of that stays, so that what follows is marked as a second copy.
--- Callers: the trigger below, in the transaction that writes the dead letter.
+-- Callers: the trigger below, in the transaction that writes the dead letter, and with it outcomes of other jobs: it
+-- waits for nobody. A delivery that somebody holds just then is explained when it is old; replaying sends it as well.
 create function public.explain_delivery() returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -20,7 +21,12 @@ begin
         set
             status = 'failed', is_unsent = true, reason = coalesce(d.reason, 'job_died'),
             words = coalesce(d.words, 'Its job failed. When its dead letter is replayed, it is sent.')
-        where d.id = said::uuid and d.status in ('pending', 'sending');
+        where
+            d.id = (
+                select open.id from public.alert_deliveries as open
+                where open.id = said::uuid and open.status in ('pending', 'sending')
+                for update skip locked
+            );
     end if;
     return null;
 end

@@ -247,7 +247,7 @@ def _private(sending: Sending) -> Iterator[str]:
 
 def _refusals(told: Told, pace: Pace) -> dict[str, object]:
     """What `hold_lanes` counts."""
-    if pace.refusals is None or not (isinstance(told, Refused | Later) and told.counts):
+    if pace.refusals is None or not (isinstance(told, Refused | Later | NotSent) and told.counts):
         return {}
     return {"refusals": pace.refusals, "refusals_per_seconds": pace.refusals_per.total_seconds()}
 

@@ -6,6 +6,7 @@
     429                                     Later, when it says; the whole channel waits, when all of us are meant
     404, 401 and 403, with a code for that  Refused: the webhook is gone, and its user is told
     400 and 413                             Refused: by moderation, by a forum's rules, or it is a fault of ours
+    403 with another code                   Later: this webhook waits, and no other for it
     403 else, 429 without Discord's words   Later: this address is shut out for a while, and the channel waits
     no connection, and all else below 500   NotSent
     5xx, time-out, a cut connection         Unknown
@@ -55,6 +56,8 @@ SHUT_OUT: Final = timedelta(minutes=10)
 LONGEST_HOLD: Final = timedelta(hours=1)
 _ID: Final = re.compile(r"\d{5,25}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,200}")
+_SHUTS_OUT: Final = (0, 40333)
+"""Of a 403: no code, or the one of Discord's guard. With others it refuses this webhook alone."""
 _IS_GONE: Final = (10015, 50027, 10003)
 """No such webhook, not its token, no such channel. Other refusals were said to all webhooks once, and taken back."""
 _GONE: Final = "Discord says that this webhook does not exist any more."
@@ -125,12 +128,14 @@ def understood(status: int, headers: Mapping[str, str], body: bytes) -> Told:
     if status in (401, 403, 404) and code in _IS_GONE:
         return Refused("webhook_gone", _GONE, target="disable", hold=_until_reset(headers), counts=True)
     if status == 403:
-        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=True), counts=True)
+        is_guard = not isinstance(code, int) or code in _SHUTS_OUT
+        return Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=is_guard), counts=True)
     if status in (400, 413):
         known = _BY_CODE.get(code) if isinstance(code, int) else None
         return known or Refused("bad_request", _faults(code, words), hold=_until_reset(headers))
     if status < 500 and status not in (200, 204, 408):
-        return NotSent("not_discord", f"What answers in Discord's place answered {status}.")
+        said = f"What answers in Discord's place answered {status}."
+        return NotSent("not_discord", said, counts=status == 401)
     return Unknown("failed" if status >= 500 else "odd_answer", f"Discord answered {status}.")
 
 

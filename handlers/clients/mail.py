@@ -185,8 +185,8 @@ class Console:
 
 def sendable(address: str) -> str | None:
     """The address as providers take it (a domain in other letters by its ASCII name); None if there is none."""
-    if len(address) > 254 or not _ADDRESS.fullmatch(address):
-        return None
+    if len(address) > 254 or not _ADDRESS.fullmatch(address) or "=?" in address:
+        return None  # with =? it looks encoded, and mail programs would show, or take it for, something else
     local, _, domain = address.rpartition("@")
     try:
         ascii_domain = domain.encode("idna")

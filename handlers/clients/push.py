@@ -20,6 +20,7 @@ The library tries again by itself when Firebase is unavailable: four times withi
 
 import asyncio
 import importlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -156,7 +157,7 @@ class _Firebase:
                 headers={
                     "apns-collapse-id": message.key,
                     "apns-priority": "10" if message.is_urgent else "5",
-                    "apns-expiration": str(int(message.ends_at.timestamp())),
+                    "apns-expiration": str(int(time.time() + GOOD_FOR.total_seconds())),
                 },
                 payload=words.APNSPayload(aps=words.Aps(thread_id=message.group)),
             ),

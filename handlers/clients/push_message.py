@@ -9,7 +9,7 @@ a notification passes through the hands of Google and Apple.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, Literal
 from uuid import UUID
 
@@ -42,7 +42,6 @@ class PushMessage:
     group: str
     """Notifications of one kind stand together."""
     is_urgent: bool
-    ends_at: datetime
 
 
 def push_message(alert: Alert, delivery_id: UUID, address: str, kind: str | None) -> PushMessage:
@@ -66,7 +65,6 @@ def push_message(alert: Alert, delivery_id: UUID, address: str, kind: str | None
         link=link if link and link.startswith("https://") else None,
         group=one_line(alert.alert_type, 64),
         is_urgent=alert.severity != "info",
-        ends_at=alert.created_at + GOOD_FOR,
     )
 
 
@@ -93,7 +91,6 @@ def push_digest(facts: DigestFacts, sending: Sending, address: str) -> PushMessa
         link=None,
         group="digest",
         is_urgent=False,
-        ends_at=facts.window_end + GOOD_FOR,
     )
 
 

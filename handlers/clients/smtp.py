@@ -194,11 +194,12 @@ def message_of(mail: Mail, sender: Sender) -> bytes:
     message = EmailMessage(LINES)
     local, _, domain = sender.address.rpartition("@")
     message["From"] = Address(sender.name, local, domain)
-    message["To"] = Address("", *mail.to.rsplit("@", 1))
     message.set_content(mail.text, cte="quoted-printable")
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
-    # The library breaks long words of headers into parts that nobody can read, and loses spaces between others.
+    # The library breaks long words of headers into parts that nobody can read, loses spaces between others, and decodes
+    # what looks encoded in an address.
     exact = {
+        "To": mail.to,
         "Subject": _encoded(one_line(mail.subject, LONGEST_SUBJECT)),
         "Message-ID": message_id(mail, sender),
         "Date": format_datetime(datetime.now(UTC)),

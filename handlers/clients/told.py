@@ -71,6 +71,8 @@ class NotSent:
     is_ours: bool = False
     """Only operators can mend it: they are told, once a day as long as it lasts."""
     hold: Hold | None = None
+    counts: bool = False
+    """As of a Refused."""
     outcome: Literal["not_sent"] = "not_sent"
 
 

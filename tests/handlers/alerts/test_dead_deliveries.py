@@ -67,6 +67,28 @@ async def test_a_send_that_ends_after_its_job_has_died_is_no_failure(
     assert await stands(office) == ("sent", 1, 0, None)
 
 
+async def test_a_delivery_that_somebody_holds_keeps_no_outcome_from_being_written(
+    office: Office, person: Person, db: Database, owner: Owner, move_clock: MoveClock
+) -> None:
+    async def dies(payload: AlertJob, *, job: Job, db: Database) -> object:
+        raise Reject("It is over.")
+
+    office.runs("pager", dies)
+    await office.tell(userId=str(await person(pager="1")), **ALERT)
+    await office.round()
+    async with owner.transaction():
+        await owner.execute("select from alert_deliveries for update")
+        await office.rounds()
+    assert await owner.fetchval("select count(*) from failed_jobs") == 1
+    assert (await stands(office))[0] == "pending"
+
+    office.channel("pager", Post())
+    await call(db, "replay", job_type="alerts")
+    await move_clock(timedelta(minutes=1))
+    await office.rounds()
+    assert await stands(office) == ("sent", 1, 0, None)
+
+
 async def test_a_dead_letter_of_anything_else_is_written_too(office: Office, owner: Owner) -> None:
     words: list[Json] = [{"deliveryId": "17"}, {"deliveryId": None}, {"delivery_id": {"a": 1}}]
     for data in words:

@@ -1,5 +1,6 @@
 """Digests on Discord and on devices: short, the most severe first, within every limit."""
 
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -56,6 +57,8 @@ async def test_a_digest_is_told_where_its_reader_wants_it_if_that_channel_knows_
         "body": "Critical: Trading halted, and 2 more",
     }
     assert shown["data"]["digest_id"] == digest
+    # However old what it sums: Apple keeps it for a device that is off.
+    assert int(shown["apns"]["headers"]["apns-expiration"]) > time.time()
 
 
 def a_digest(groups: int, name: str, others: int) -> DigestFacts:

@@ -191,6 +191,23 @@ async def test_the_guard_before_discord_shuts_all_of_us_out(
     )
 
 
+@pytest.mark.parametrize(("code", "is_guard"), [(0, True), (40333, True), (50013, False)])
+async def test_what_discord_refuses_to_one_webhook_holds_up_no_other(
+    client: Discord, discord_double: DiscordDouble, code: int, is_guard: bool
+) -> None:
+    webhook = discord_double.webhook()
+    discord_double.fail_next(403, body={"message": "Not here.", "code": code})
+    told = await client.post(webhook.id, webhook.token, MESSAGE)
+    assert told == Later(SHUT_OUT, "shut_out", Hold(SHUT_OUT, whole_channel=is_guard), counts=True)
+
+
+def test_discord_counts_what_lacks_its_token_whatever_else_it_says() -> None:
+    for status, counts in ((401, True), (404, False)):
+        told = understood(status, {}, b'{"message": "No.", "code": 0}')
+        assert isinstance(told, NotSent)
+        assert told.counts == counts
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "after"),
     [

@@ -247,6 +247,7 @@ def test_a_frame_without_anything_is_whole_too() -> None:
         ("Ann <ann@example.com>", None),
         ("ann@example.com\nBcc: x@y.zz", None),
         ("ann@@example.com", None),
+        ("=?utf-8?q?x=0D=0ABcc=3Ay?=@example.com", None),
         ("ann@exa..mple.com", None),
         ("ann@straße.example", None),  # which an older way to write it takes for strasse.example
         ("", None),

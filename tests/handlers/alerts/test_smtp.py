@@ -64,6 +64,16 @@ async def test_a_mail_arrives_with_both_parts_and_its_headers_whole(server: Mail
     assert max(len(line) for line in server.raw[0].split(b"\r\n")) <= 998
 
 
+@pytest.mark.parametrize("name", ["=?utf-8?q?x=0D=0ABcc=3Ay?=", "=?utf-8?q?=C3=A9=F0?="])
+async def test_an_address_is_no_header_and_no_trouble_for_others(server: MailServer, name: str) -> None:
+    """The library would decode such a name: into a header of its own, or into what it cannot send."""
+    mails = [a_mail(), a_mail(f"{name}@example.com"), a_mail("bob@example.com")]
+    assert outcomes(await sent(server, *mails)) == ["sent"] * 3
+    head = server.raw[1].split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert f"To: {mails[1].to}".encode() in head
+    assert not any(line.startswith(b"Bcc") for line in head)
+
+
 async def test_a_second_copy_has_the_id_of_the_first(server: MailServer) -> None:
     mail = a_mail()
     await sent(server, mail, mail)

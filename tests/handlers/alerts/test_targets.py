@@ -6,6 +6,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import aiohttp
+import asyncpg
 import pytest
 
 from devstack.gateway import Gateway
@@ -133,8 +134,9 @@ async def test_whoever_deletes_a_target_takes_its_secret_with_it(
     "ends", ["delete from auth.users where id = $1", "update auth.users set deleted_at = now() where id = $1"]
 )
 async def test_who_is_no_user_any_more_leaves_no_target_behind(
-    apps: list[App], owner: Owner, ends: str
+    apps: list[App], owner: Owner, database: str, ends: str
 ) -> None:
+    """Auth deletes users as a role that has no rights to what is ours."""
     ann, bob = apps
     for app in apps:
         await owner.execute("insert into auth.users (id, email) values ($1, $2)", app.user, str(app.user))
@@ -142,7 +144,12 @@ async def test_who_is_no_user_any_more_leaves_no_target_behind(
         await app.rpc("register_device", token=f"{DEVICE}{app.user}")
         await app.ask("POST", "channel_preferences", {"user_id": str(app.user), "channel": "push"})
         await app.ask("POST", "notification_preferences", {"user_id": str(app.user)})
-    await owner.execute(ends, ann.user)
+    auth = await asyncpg.connect(database.replace("//postgres:", "//supabase_auth_admin:", 1))
+    try:
+        assert await auth.fetchval("select current_user") == "supabase_auth_admin"
+        await auth.execute(ends, ann.user)
+    finally:
+        await auth.close()
     for table, left in (("alert_targets", 2), ("channel_preferences", 1), ("notification_preferences", 1)):
         rows = await owner.fetch(f"select user_id from {table}")
         assert [row["user_id"] for row in rows] == [bob.user] * left, table
