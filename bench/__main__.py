@@ -95,7 +95,7 @@ async def _drain_by_sql(connection: Connection, jobs: int) -> float:
     """The least that a queue must do on this table: lease a hundred rows, then mark them done."""
     await _fill(connection, jobs, 0)
     claim = await connection.prepare(
-        "with due as (select id from maintenance_jobs where status = 'pending' and run_at <= now()"
+        "with due as (select id from maintenance_jobs where status = 'pending' and lane is null and run_at <= now()"
         " order by priority desc, run_at, id limit $1 for update skip locked)"
         " update maintenance_jobs as j set status = 'running', attempt = attempt + 1,"
         " lease_expires_at = now() + interval '1 minute' from due where j.id = due.id returning j.id, j.data"
