@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from chaos.ledger import Ledger
-from listener.cli import serve
 from listener.config import Tempo, process_environment, read_config
 from listener.ending import exit_code_of
+from listener.process import serve
 from listener.registry import load
 from listener.service import Plan
 

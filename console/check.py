@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from console.command import DONE, NOT_DONE, Command, Group, names
 from console.screen import Screen
-from listener.cli import configured
 from listener.config import Config, Tempo
 from listener.events import Deaf, Event, Unannounced
 from listener.jobs import WokenBy
+from listener.process import configured
 from listener.store import Store, connected
 from listener.subscription import Subscription
 from listener.wakeups import Bell

@@ -5,15 +5,15 @@ from argparse import Namespace
 from console.command import Command, Group
 from console.screen import Screen
 from console.serving import door_arguments
-from listener import cli
+from listener import process
 from listener.service import Plan
 
 
 async def _run(arguments: Namespace, _: Screen) -> int:
-    config, registry = cli.configured(None, runs=False, listens=True)
-    port, exact = cli.door_port(arguments.port)
+    config, registry = process.configured(None, runs=False, listens=True)
+    port, exact = process.door_port(arguments.port)
     plan = Plan(queues=(), host=arguments.host, port=port, exact_port=exact, schedules=False)
-    return await cli.serve(config, registry, plan, arguments.log_level)
+    return await process.serve(config, registry, plan, arguments.log_level)
 
 
 COMMAND = Command(

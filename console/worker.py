@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from console.command import Command, Group, names
 from console.screen import Screen
 from console.serving import door_arguments
-from listener import cli
+from listener import process
 from listener.errors import ConfigError
 from listener.service import Plan
 
@@ -26,10 +26,10 @@ def _arguments(parser: ArgumentParser) -> None:
 
 async def _run(arguments: Namespace, _: Screen) -> int:
     listens = not arguments.no_door
-    config, registry = cli.configured(arguments.queues, runs=True, listens=listens)
+    config, registry = process.configured(arguments.queues, runs=True, listens=listens)
     if not 1 <= arguments.concurrency <= 1000:
         raise ConfigError(["--concurrency must be from 1 to 1000."])
-    port, exact = cli.door_port(arguments.port)
+    port, exact = process.door_port(arguments.port)
     plan = Plan(
         queues=arguments.queues or registry.queues,
         places=arguments.concurrency,
@@ -38,7 +38,7 @@ async def _run(arguments: Namespace, _: Screen) -> int:
         exact_port=exact,
         schedules=not arguments.no_scheduler,
     )
-    return await cli.serve(config, registry, plan, arguments.log_level)
+    return await process.serve(config, registry, plan, arguments.log_level)
 
 
 COMMAND = Command(

@@ -93,7 +93,7 @@ def _keep(order: Order, stream: int) -> None:
 
 def _live(order: Order, stream: int) -> None:
     from console.program import run
-    from listener import cli
+    from listener import process
     from listener.config import Tempo
 
     os.setsid()
@@ -107,7 +107,7 @@ def _live(order: Order, stream: int) -> None:
     os.environ.update(order.environment)
     sys.path.insert(0, order.folder)
     tempo: dict[str, Any] = {name: timedelta(seconds=seconds) for name, seconds in order.tempo.items()}
-    cli.__dict__["serve"] = functools.partial(cli.serve, tempo=Tempo(**tempo))
+    process.__dict__["serve"] = functools.partial(process.serve, tempo=Tempo(**tempo))
     if order.wall_clock is not None:
         _be_wrong_by(Path(order.wall_clock))
     sys.exit(run(order.words))
