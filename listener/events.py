@@ -1,4 +1,4 @@
-"""What can happen in a worker, as facts: the rooms emit them, `metrics.py` tells them and `counts.py` counts them."""
+"""What can happen in a worker, as facts: the rooms emit them, `metrics.py` tells them, `telemetry/` counts them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

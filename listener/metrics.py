@@ -1,6 +1,6 @@
 """The only file that logs: it turns the facts of `events.py` into one line each, without secrets.
 
-It also hands each fact to whoever else listens: what counts (`counts.py`), and what exports.
+It also hands each fact to whoever else listens: what counts (`telemetry/counts.py`), and what exports.
 
 On a terminal a line reads as a sentence; elsewhere it is one JSON object, with the same sentence as `message` and each
 fact under its own name. Lines of handlers and warnings of libraries go through the same redaction.

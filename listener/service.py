@@ -26,13 +26,9 @@ from secrets import token_hex
 from typing import NoReturn
 
 from listener.attempt import Stop
-from listener.catalogue import PLACES, READY, TAKEN
 from listener.config import Config, Tempo
-from listener.counts import Counts, Numbers
-from listener.depths import Depths
 from listener.errors import StoreError
 from listener.events import DoorOpen, Drained, Draining, Recovered, Started
-from listener.exports import Exports, open_exports
 from listener.heartbeat import keep_leases
 from listener.journal import open_journal
 from listener.keyring import Key, Keyring, read_keys
@@ -47,6 +43,10 @@ from listener.scheduler import Scheduler
 from listener.stillness import watched
 from listener.store import Store, connected
 from listener.subscription import Subscription
+from listener.telemetry.catalogue import PLACES, READY, TAKEN
+from listener.telemetry.counts import Counts, Numbers
+from listener.telemetry.depths import Depths
+from listener.telemetry.exports import Exports, open_exports
 from listener.tokens import Tokens, read_tokens
 from listener.wakeups import Bell
 from listener.web import Health, open_door

@@ -17,7 +17,6 @@ from aiohttp import web
 
 from listener.admission import Admission, check_kind, key_of
 from listener.config import Config, is_loopback
-from listener.counts import Numbers
 from listener.doorkeeper import Doorkeeper, Patience, Refused, says
 from listener.errors import (
     ConfigError,
@@ -36,6 +35,7 @@ from listener.producer import NotSure, enqueue_once, read_json
 from listener.redaction import is_plain
 from listener.registry import Delivery, Registry, Webhook
 from listener.store import Store
+from listener.telemetry.counts import Numbers
 from listener.tokens import Tokens
 from listener.traces import carry
 from listener.uncaught import place_of
@@ -190,7 +190,7 @@ class _Door:
     async def metrics(self, request: web.BaseRequest) -> web.Response:
         """The numbers, for Prometheus. Whoever may insert may read them."""
         self._admission.admit(request)
-        from listener.prometheus import render  # which takes a while to load, and many need not
+        from listener.telemetry.prometheus import render  # which takes a while to load, and many need not
 
         async with self._writing:  # one at a time, however many ask
             accept = request.headers.get("Accept", "")

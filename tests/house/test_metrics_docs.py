@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from listener.catalogue import METRICS, Kind
+from listener.telemetry.catalogue import METRICS, Kind
 from tests.house.tree import ROOT
 from tests.skips import PROMETHEUS
 

@@ -8,13 +8,13 @@ import aiohttp
 
 from devstack.keys import LOCAL
 from listener.config import Config
-from listener.counts import Counts, Numbers
 from listener.doorkeeper import Patience
 from listener.errors import DeliveryRefused
 from listener.jobs import NewJob
 from listener.registry import Delivery, Registry, Webhook
 from listener.resources import Setting, Settings
 from listener.store import connected
+from listener.telemetry.counts import Counts, Numbers
 from listener.tokens import Token, Tokens
 from listener.web import Health, open_door
 from tests.listener.working import Connection, Told

@@ -8,14 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from listener import catalogue as c
-from listener.counts import Counts, Numbers
 from listener.errors import PulseError
 from listener.events import Called, Claimed, LoopAnswered
 from listener.jobs import WokenBy
 from listener.outcomes import Completed
-from listener.statsd import Statsd
-from tests.listener.test_counts import finished
+from listener.telemetry import catalogue as c
+from listener.telemetry.counts import Counts, Numbers
+from listener.telemetry.statsd import Statsd
+from tests.listener.telemetry.test_counts import finished
 from tests.waiting import until
 
 LINE = re.compile(

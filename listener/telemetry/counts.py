@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from listener import catalogue as c
 from listener import events as e
-from listener.catalogue import METRICS, OTHER, Kind, Metric, Status
 from listener.keyring import KeyRefused, KeyTaken
 from listener.outcomes import Answer, Cancel, Completed, Dead, Outcome, Recorded, Retry, Snooze
+from listener.telemetry import catalogue as c
+from listener.telemetry.catalogue import METRICS, OTHER, Kind, Metric, Status
 
 Labels: TypeAlias = tuple[str, ...]
 """The values of a metric's labels, in their order."""

@@ -14,9 +14,9 @@ import re
 import socket
 from collections.abc import Iterable, Iterator
 
-from listener.catalogue import Kind, Metric
-from listener.counts import Labels, Numbers
 from listener.errors import PulseError
+from listener.telemetry.catalogue import Kind, Metric
+from listener.telemetry.counts import Labels, Numbers
 
 # What fits into an Ethernet frame, as Datadog advises.
 _LARGEST = 1432

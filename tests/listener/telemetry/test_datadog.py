@@ -9,14 +9,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from listener import catalogue as c
-from listener.counts import Buckets, Counts
-from listener.datadog import DatadogApi, below
 from listener.destinations import Datadog
 from listener.errors import PulseError
 from listener.events import Called
 from listener.outcomes import Completed
-from tests.listener.test_counts import finished
+from listener.telemetry import catalogue as c
+from listener.telemetry.counts import Buckets, Counts
+from listener.telemetry.datadog import DatadogApi, below
+from tests.listener.telemetry.test_counts import finished
 
 KEY = "0123456789abcdef0123456789abcdef"
 TEN = timedelta(seconds=10)

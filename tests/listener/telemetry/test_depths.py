@@ -7,10 +7,10 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from listener import depths as room
-from listener.depths import Depths
 from listener.events import Available, Called, Unavailable
 from listener.store import connected
+from listener.telemetry import depths as room
+from listener.telemetry.depths import Depths
 from tests.listener.working import Connection, Told
 from tests.waiting import until
 

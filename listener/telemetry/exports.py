@@ -14,13 +14,13 @@ from typing import Protocol, TypeAlias
 
 import aiohttp
 
-from listener.counts import Counts, Numbers
-from listener.datadog import DatadogApi
 from listener.destinations import Destinations
 from listener.errors import PulseError
 from listener.events import Emit, Exported, NotExported
 from listener.metrics import Metrics
-from listener.statsd import Statsd
+from listener.telemetry.counts import Counts, Numbers
+from listener.telemetry.datadog import DatadogApi
+from listener.telemetry.statsd import Statsd
 
 _PATIENCE_SECONDS = 8.0
 _LAST_WORDS = timedelta(seconds=0.8)
@@ -78,7 +78,7 @@ async def open_exports(
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exporters.append(DatadogApi(to.datadog, session, every))
         if to.traces:
-            from listener.spans import Spans  # which not everybody has installed
+            from listener.telemetry.spans import Spans  # which not everybody has installed
 
             spans = Spans(worker_id, metrics)
             metrics.listen(spans)

@@ -9,10 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from listener import catalogue as c
 from listener import events as e
-from listener.catalogue import METRICS, OTHER, Kind
-from listener.counts import Counts
 from listener.jobs import AttemptRef, Job, WokenBy
 from listener.keyring import KeyRefused, KeyTaken, KeyUnusable
 from listener.outcomes import (
@@ -27,6 +24,9 @@ from listener.outcomes import (
     Retry,
     Snooze,
 )
+from listener.telemetry import catalogue as c
+from listener.telemetry.catalogue import METRICS, OTHER, Kind
+from listener.telemetry.counts import Counts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TWO = timedelta(seconds=2)

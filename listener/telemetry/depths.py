@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from listener.catalogue import DEAD, DUE, HELD, OLDEST, PAUSED, RUNNING
-from listener.counts import Numbers
 from listener.errors import StoreError
 from listener.events import Available, Emit, Unavailable
 from listener.store import Store
+from listener.telemetry.catalogue import DEAD, DUE, HELD, OLDEST, PAUSED, RUNNING
+from listener.telemetry.counts import Numbers
 
 KNOWN_FOR = timedelta(seconds=15)
 _PATIENCE_SECONDS = 2.0

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from listener import catalogue
-from listener.counts import Buckets, Labels, Numbers
+from listener.telemetry import catalogue
+from listener.telemetry.counts import Buckets, Labels, Numbers
 
 
 def render(numbers: Numbers, accept: str) -> tuple[str, bytes]:

@@ -14,15 +14,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from listener.catalogue import METRICS
 from listener.config import read_config
-from listener.counts import Counts, Numbers
 from listener.destinations import Datadog, Destinations, destinations_in
 from listener.errors import ConfigError
 from listener.events import Event, Exported, NotExported
-from listener.exports import Exports
-from tests.listener.test_datadog import KEY, Intake
-from tests.listener.test_statsd import Agent, job_line
+from listener.telemetry.catalogue import METRICS
+from listener.telemetry.counts import Counts, Numbers
+from listener.telemetry.exports import Exports
+from tests.listener.telemetry.test_datadog import KEY, Intake
+from tests.listener.telemetry.test_statsd import Agent, job_line
 from tests.listener.working import Told
 from tests.projects import StartWorker
 from tests.waiting import until
@@ -133,7 +133,7 @@ async def _numbers() -> Numbers:
 
 
 async def test_one_that_breaks_or_hangs_is_told_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listener.exports._PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr("listener.telemetry.exports._PATIENCE_SECONDS", 0.02)
     told = Told()
     bad, good = Stubborn("breaks", "hangs"), Stubborn()
     exports = Exports([bad, good], _numbers, SOON, told)
@@ -147,7 +147,7 @@ async def test_one_that_breaks_or_hangs_is_told_and_holds_up_nobody(monkeypatch:
 
 
 async def test_the_last_words_take_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listener.exports._LAST_WORDS", timedelta(seconds=0.02))
+    monkeypatch.setattr("listener.telemetry.exports._LAST_WORDS", timedelta(seconds=0.02))
     told = Told()
     hanging = Stubborn("hangs")
     exports = Exports([hanging], _numbers, timedelta(days=1), told)

@@ -12,11 +12,11 @@ from datetime import timedelta
 
 import aiohttp
 
-from listener.catalogue import Kind, Metric
-from listener.counts import Buckets, Labels, Numbers
 from listener.destinations import Datadog
 from listener.errors import PulseError
-from listener.statsd import tags
+from listener.telemetry.catalogue import Kind, Metric
+from listener.telemetry.counts import Buckets, Labels, Numbers
+from listener.telemetry.statsd import tags
 
 _PATH = "/api/v2/series"
 _TIMEOUT = aiohttp.ClientTimeout(total=5, connect=3)

@@ -14,7 +14,7 @@ import aiohttp
 import asyncpg
 from prometheus_client.parser import text_string_to_metric_families
 
-from listener.catalogue import METRICS
+from listener.telemetry.catalogue import METRICS
 from tests.house.test_metrics_docs import DOCS, alert_expressions, board_expressions
 from tests.projects import StartWorker, Worker
 from tests.skips import PROMETHEUS

@@ -1,0 +1,1 @@
+"""What this process tells those who watch it: numbers and spans, and the exporters that carry them."""
