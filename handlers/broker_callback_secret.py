@@ -10,7 +10,7 @@ import os
 import sys
 from uuid import UUID
 
-from handlers.clients.callback_signature import (
+from handlers.clients.broker.callback_signature import (
     BROKER_CALLBACK_SECRET,
     NoMaster,
     callback_path,

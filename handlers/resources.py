@@ -3,19 +3,19 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from handlers.clients.alpaca import open_alpaca
-from handlers.clients.alpaca_http import ALPACA_PAPER_API_BASE
-from handlers.clients.brokers import Brokers, Open
-from handlers.clients.callback_signature import BROKER_CALLBACK_SECRET, CallbackMasters
-from handlers.clients.chains import CRYPTO_ENDPOINTS, Chains
+from handlers.clients.alerts.discord import DISCORD_API_BASE, Discord
+from handlers.clients.alerts.mail import APP_URL, MAIL_SETTINGS, Mailer
+from handlers.clients.alerts.push import PUSH_SETTINGS, Push
+from handlers.clients.alpaca.client import open_alpaca
+from handlers.clients.alpaca.http import ALPACA_PAPER_API_BASE
+from handlers.clients.broker.brokers import Brokers, Open
+from handlers.clients.broker.callback_signature import BROKER_CALLBACK_SECRET, CallbackMasters
+from handlers.clients.broker.paper import open_paper
+from handlers.clients.chains.client import CRYPTO_ENDPOINTS, Chains
 from handlers.clients.database import Database, database_of
-from handlers.clients.discord import DISCORD_API_BASE, Discord
-from handlers.clients.exchange import CCXT_PAPER_API_BASE, open_exchange
-from handlers.clients.mail import APP_URL, MAIL_SETTINGS, Mailer
-from handlers.clients.paper import open_paper
-from handlers.clients.push import PUSH_SETTINGS, Push
+from handlers.clients.exchange.client import CCXT_PAPER_API_BASE, open_exchange
 from handlers.clients.retention import KEEP_COMPLETED_DAYS, KEEP_FAILED_DAYS, Retention
-from handlers.clients.stripe import (
+from handlers.clients.stripe.client import (
     STRIPE_API_BASE,
     STRIPE_SECRET_KEY,
     STRIPE_WEBHOOK_SECRET_IN_JOBS,

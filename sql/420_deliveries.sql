@@ -139,8 +139,9 @@ $$;
 
 -- Begins a send. Answers {"step": "send", "send": its number, "resend", "delivery_id", "channel", "alert", "digest_id",
 -- "target", "reader"}, or {"step": "later", "delay_seconds", "reason"}, or {"step": "done", "status", "reason"}.
--- Callers: the channels' handlers (handlers/clients/delivery.py), over RPC. begun_by names the attempt of the job; pace
--- is {"limit_seconds": by when the send is over, "one_at_a_time", "repeatable", "digests", "allowed", "per_seconds"}.
+-- Callers: the channels' handlers (handlers/clients/alerts/delivery.py), over RPC. begun_by names the attempt of the
+-- job; pace is {"limit_seconds": by when the send is over, "one_at_a_time", "repeatable", "digests", "allowed",
+-- "per_seconds"}.
 -- Guarantees: safe to repeat, by the same attempt; and of two attempts one sends.
 create function public.begin_delivery(delivery_id uuid, begun_by text, pace jsonb) returns jsonb
 language plpgsql volatile security definer

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from handlers.clients.alerts.delivery import AlertJob, Sending, deliver, patience
+from handlers.clients.alerts.digest import facts_of_digest
+from handlers.clients.alerts.discord import PACE, Discord
+from handlers.clients.alerts.discord_digest import discord_digest
+from handlers.clients.alerts.discord_message import discord_message
+from handlers.clients.alerts.told import NotSent, Told
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Sending, deliver, patience
-from handlers.clients.digest import facts_of_digest
-from handlers.clients.discord import PACE, Discord
-from handlers.clients.discord_digest import discord_digest
-from handlers.clients.discord_message import discord_message
-from handlers.clients.told import NotSent, Told
 from listener import Job, Queue, Snooze, handler
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from handlers.clients.alert_mail import alert_letter
+from handlers.clients.alerts.alert_mail import alert_letter
+from handlers.clients.alerts.delivery import AlertJob, Pace, Sending, deliver, patience
+from handlers.clients.alerts.digest import facts_of_digest
+from handlers.clients.alerts.digest_mail import digest_letter
+from handlers.clients.alerts.mail import Mail, Mailer
+from handlers.clients.alerts.mail_frame import Letter
+from handlers.clients.alerts.told import NotSent, Refused, Told
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Pace, Sending, deliver, patience
-from handlers.clients.digest import facts_of_digest
-from handlers.clients.digest_mail import digest_letter
-from handlers.clients.mail import Mail, Mailer
-from handlers.clients.mail_frame import Letter
-from handlers.clients.told import NotSent, Refused, Told
 from listener import Job, Queue, Snooze, handler
 
 PACE: Final = Pace(limit=timedelta(minutes=3), digests=True)

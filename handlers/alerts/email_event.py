@@ -6,9 +6,8 @@ from hashlib import sha256
 from typing import Final, Literal
 from uuid import UUID
 
-from handlers.clients.database import Database, call
-from handlers.clients.sendgrid_events import SENDGRID_WEBHOOK_KEY, BadEvents, read_events
-from handlers.clients.unsubscribe import (
+from handlers.clients.alerts.sendgrid_events import SENDGRID_WEBHOOK_KEY, BadEvents, read_events
+from handlers.clients.alerts.unsubscribe import (
     EMAIL_UNSUBSCRIBE_SECRET,
     PATH,
     Scope,
@@ -17,6 +16,7 @@ from handlers.clients.unsubscribe import (
     secrets_of,
     unsubscribe_page,
 )
+from handlers.clients.database import Database, call
 from listener import Delivery, DeliveryRefused, Job, NewJob, Payload, Queue, Settings, handler, webhook
 
 TOLERANCE: Final = timedelta(hours=25)

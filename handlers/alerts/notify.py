@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from handlers.clients.alerts.delivery import AlertJob, route
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, route
 from listener import Job, Queue, handler
 
 

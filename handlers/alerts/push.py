@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from handlers.clients.alerts.delivery import AlertJob, Sending, deliver, patience
+from handlers.clients.alerts.digest import facts_of_digest
+from handlers.clients.alerts.push import PACE, Push
+from handlers.clients.alerts.push_message import push_digest, push_message
+from handlers.clients.alerts.told import NotSent, Refused, Told
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Sending, deliver, patience
-from handlers.clients.digest import facts_of_digest
-from handlers.clients.push import PACE, Push
-from handlers.clients.push_message import push_digest, push_message
-from handlers.clients.told import NotSent, Refused, Told
 from listener import Job, Queue, Snooze, handler
 
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from handlers.clients.broker import BrokerError, OutcomeUnknown, Refused
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.broker import BrokerError, OutcomeUnknown, Refused
+from handlers.clients.broker.brokers import Brokers
+from handlers.clients.broker.order_looks import look_up
+from handlers.clients.broker.order_words import Begun, Told, begun, no_answer, progress, seen
 from handlers.clients.database import Database, call
-from handlers.clients.order_looks import look_up
-from handlers.clients.order_words import Begun, Told, begun, no_answer, progress, seen
 from listener import Job, Payload, Queue, Reject, Snooze, handler
 
 

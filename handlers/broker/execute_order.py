@@ -30,7 +30,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BrokerAdapter,
     BrokerError,
     BrokerOrder,
@@ -38,10 +38,10 @@ from handlers.clients.broker import (
     OrderRequest,
     OutcomeUnknown,
 )
-from handlers.clients.brokers import Brokers, Connection
+from handlers.clients.broker.brokers import Brokers, Connection
+from handlers.clients.broker.order_looks import look_up
+from handlers.clients.broker.order_words import Begun, Order, Told, begun, no_answer, progress, seen, traits
 from handlers.clients.database import Database, call
-from handlers.clients.order_looks import look_up
-from handlers.clients.order_words import Begun, Order, Told, begun, no_answer, progress, seen, traits
 from listener import Payload, Queue, Reject, Snooze, handler
 
 SUBMIT_WINDOW: Final = timedelta(seconds=5)

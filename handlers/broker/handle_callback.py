@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from handlers.clients.callback_signature import (
+from handlers.clients.broker.callback_signature import (
     BROKER_CALLBACK_SECRET,
     PATH,
     Callback,

@@ -20,12 +20,12 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from handlers.clients.broker import BrokerAdapter, BrokerError, BrokerOrder, Fill, OutcomeUnknown
-from handlers.clients.broker_account import Connection
-from handlers.clients.broker_questions import Questions
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.account import Connection
+from handlers.clients.broker.broker import BrokerAdapter, BrokerError, BrokerOrder, Fill, OutcomeUnknown
+from handlers.clients.broker.brokers import Brokers
+from handlers.clients.broker.order_words import Told, seen, traits
+from handlers.clients.broker.questions import Questions
 from handlers.clients.database import Database, call
-from handlers.clients.order_words import Told, seen, traits
 from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 
 SINGLE_LOOKS: Final = 10

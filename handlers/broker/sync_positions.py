@@ -11,10 +11,10 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from handlers.clients.broker import BrokerError, BrokerPosition
-from handlers.clients.broker_account import Connection
-from handlers.clients.broker_questions import Questions
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.account import Connection
+from handlers.clients.broker.broker import BrokerError, BrokerPosition
+from handlers.clients.broker.brokers import Brokers
+from handlers.clients.broker.questions import Questions
 from handlers.clients.database import Database, call
 from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 

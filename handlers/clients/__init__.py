@@ -1,1 +1,1 @@
-"""The outside world as handlers see it: one small client per provider, with our types, time-outs and errors."""
+"""The outside world as handlers see it: a folder per provider or kind of them, with our types, time-outs and errors."""

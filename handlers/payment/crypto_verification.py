@@ -28,10 +28,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from handlers.clients.chain import Sighting, Transfer, Wanted
-from handlers.clients.chains import Chains, Disagreement
+from handlers.clients.chains.chain import Sighting, Transfer, Wanted
+from handlers.clients.chains.client import Chains, Disagreement
+from handlers.clients.chains.evm import signer_of
 from handlers.clients.database import Database, call
-from handlers.clients.evm import signer_of
 from listener import Job, Payload, Queue, Reject, Snooze, handler
 
 FIRST_DELAY = timedelta(seconds=15)

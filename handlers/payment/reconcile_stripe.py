@@ -15,9 +15,9 @@ from typing import Literal, cast
 from pydantic import AwareDatetime
 
 from handlers.clients.database import Database, call
-from handlers.clients.stripe import Page, StripeClient
-from handlers.clients.stripe_errors import StripeAway, come_back
-from handlers.clients.stripe_sync import sync_page
+from handlers.clients.stripe.client import Page, StripeClient
+from handlers.clients.stripe.errors import StripeAway, come_back
+from handlers.clients.stripe.sync import sync_page
 from handlers.payment.stripe_webhook import LOOKS
 from listener import Job, Payload, Queue, Snooze, every, handler
 

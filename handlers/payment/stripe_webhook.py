@@ -14,10 +14,10 @@ from pydantic import AwareDatetime, ConfigDict, Discriminator, RootModel, Tag
 
 from handlers.clients.database import Database, call
 from handlers.clients.signed_delivery import BadDelivery, secrets_in
-from handlers.clients.stripe import STRIPE_WEBHOOK_SECRET, StripeClient
-from handlers.clients.stripe_errors import StripeAway, come_back
-from handlers.clients.stripe_events import StripeEvent, ThinEvent
-from handlers.clients.stripe_looks import (
+from handlers.clients.stripe.client import STRIPE_WEBHOOK_SECRET, StripeClient
+from handlers.clients.stripe.errors import StripeAway, come_back
+from handlers.clients.stripe.events import StripeEvent, ThinEvent
+from handlers.clients.stripe.looks import (
     GONE,
     Look,
     look_at_checkout,
@@ -29,8 +29,8 @@ from handlers.clients.stripe_looks import (
     look_at_troubled_invoice,
     look_at_upcoming_invoice,
 )
-from handlers.clients.stripe_money_back import look_at_charge, look_at_dispute, look_at_refund
-from handlers.clients.stripe_signature import read_signed
+from handlers.clients.stripe.money_back import look_at_charge, look_at_dispute, look_at_refund
+from handlers.clients.stripe.signature import read_signed
 from listener import (
     Delivery,
     DeliveryRefused,

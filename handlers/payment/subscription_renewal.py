@@ -12,9 +12,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from handlers.clients.database import Database, call
-from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_errors import StripeAway, come_back
-from handlers.clients.stripe_sync import sync_subscription
+from handlers.clients.stripe.client import StripeClient
+from handlers.clients.stripe.errors import StripeAway, come_back
+from handlers.clients.stripe.sync import sync_subscription
 from listener import Job, Payload, Queue, Reject, Snooze, every, handler
 
 ROUNDS = 20

@@ -109,7 +109,10 @@ async def play(server: Calls, owner: Connection) -> None:
     first, second = (
         await server.claim(5, queue="alerts", types=("email",), worker_id=str(_WORKER["worker_id"]))
     )["jobs"]
-    stack = 'File "handlers/alerts/email.py", line 61, in email\nFile "handlers/clients/mail.py", line 118, in send'
+    stack = (
+        'File "handlers/alerts/email.py", line 61, in email\n'
+        'File "handlers/clients/alerts/mail.py", line 118, in send'
+    )
     await server.end(
         first, "retry", error_class="TimedOut", error_message="The handler did not finish within 300 s."
     )

@@ -13,7 +13,7 @@ from devstack.keys import LOCAL
 from devstack.stripe.double import StripeDouble
 from handlers import resources
 from handlers.clients.database import Database
-from handlers.clients.stripe import StripeClient
+from handlers.clients.stripe.client import StripeClient
 from handlers.payment.stripe_webhook import StripeWebhook, stripe_webhook
 from listener import Job
 from listener.resources import opened, resources_in

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.clients import stripe as client_file
+from handlers.clients.stripe import client as client_file
 from handlers.payment import stripe_webhook as handler_file
 
 _left: ContextVar[int] = ContextVar("_left", default=0)

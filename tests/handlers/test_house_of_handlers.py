@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from handlers.clients.database import Database
-from handlers.clients.stripe import StripeClient
+from handlers.clients.stripe.client import StripeClient
 from listener.registry import load
 
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from handlers.clients.database import Database
-from handlers.clients.stripe import StripeClient
+from handlers.clients.stripe.client import StripeClient
 from handlers.payment.stripe_webhook import StripeWebhook, receive, stripe_webhook
 from listener import Delivery, NewJob, Reject
 from tests.handlers.conftest import Json, Owner, a_job

@@ -9,8 +9,8 @@ from devstack.stripe import chapters
 from devstack.stripe.double import StripeDouble
 from devstack.stripe.story import Story
 from handlers.clients.database import Database, call
-from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_objects import Subscription
+from handlers.clients.stripe.client import StripeClient
+from handlers.clients.stripe.objects import Subscription
 from handlers.payment.stripe_webhook import StripeWebhook, stripe_webhook
 from tests.handlers.conftest import Attempt, Json, Owner, a_job
 from tests.handlers.mortal import Died, dies_after, make_mortal

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from devstack.stripe.chapters import ask_to_confirm, bank_answers, pay_once
 from devstack.stripe.double import StripeDouble
-from handlers.clients.stripe_objects import money
+from handlers.clients.stripe.objects import money
 from tests.handlers.conftest import Attempt, Owner
 
 AMOUNTS = [

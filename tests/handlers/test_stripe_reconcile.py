@@ -10,8 +10,8 @@ import pytest
 
 from devstack.stripe.double import StripeDouble
 from handlers.clients.database import Database
-from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_sync import sync_subscription
+from handlers.clients.stripe.client import StripeClient
+from handlers.clients.stripe.sync import sync_subscription
 from handlers.payment import reconcile_stripe as file
 from handlers.payment.reconcile_stripe import ReconcileStripe, reconcile_stripe
 from listener import Snooze

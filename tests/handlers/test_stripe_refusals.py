@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from devstack.stripe.double import DROPPED, StripeDouble
-from handlers.clients import stripe as client_file
 from handlers.clients.database import CallFailed, Database, call
-from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_errors import StripeAway
+from handlers.clients.stripe import client as client_file
+from handlers.clients.stripe.client import StripeClient
+from handlers.clients.stripe.errors import StripeAway
 from handlers.payment.stripe_webhook import StripeWebhook, UnknownUser, stripe_webhook
 from listener import Reject, Snooze
 from tests.handlers.conftest import Attempt, Json, Owner, a_job

@@ -10,8 +10,8 @@ import stripe as library
 from devstack.stripe.books import Books
 from devstack.stripe.double import WEBHOOK_SECRET, StripeDouble
 from handlers.clients.signed_delivery import BadDelivery, secrets_in
-from handlers.clients.stripe import StripeClient
-from handlers.clients.stripe_signature import read_signed
+from handlers.clients.stripe.client import StripeClient
+from handlers.clients.stripe.signature import read_signed
 from handlers.payment.stripe_webhook import receive
 from listener import Delivery, DeliveryRefused, Queue, Reject
 from tests.handlers.conftest import Attempt, Json

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from devstack.stripe.double import StripeDouble
 from handlers.clients.database import Database
-from handlers.clients.stripe import StripeClient
+from handlers.clients.stripe.client import StripeClient
 from handlers.payment.subscription_renewal import SubscriptionRenewal, subscription_renewal
 from listener import Reject, Snooze
 from tests.handlers.conftest import Attempt, Owner, a_job

@@ -16,11 +16,11 @@ from devstack.keys import LOCAL
 from handlers.alerts.discord import discord
 from handlers.alerts.notify import notify
 from handlers.alerts.push import push
+from handlers.clients.alerts.delivery import AlertJob, Pace, Send, Sending, deliver, patience
+from handlers.clients.alerts.discord import Discord
+from handlers.clients.alerts.push import Push
+from handlers.clients.alerts.told import Sent, Told
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Pace, Send, Sending, deliver, patience
-from handlers.clients.discord import Discord
-from handlers.clients.push import Push
-from handlers.clients.told import Sent, Told
 from listener import Job, Payload
 from listener.attempt import Attempt
 from listener.jobs import AttemptRef, WokenBy

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
-from handlers.clients.mail import Mail, Mailer
-from handlers.clients.told import Told
+from handlers.clients.alerts.mail import Mail, Mailer
+from handlers.clients.alerts.told import Told
 from tests.doubles.sendgrid import SendGridDouble
 
 UNSUBSCRIBE = {

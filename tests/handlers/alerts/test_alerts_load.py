@@ -6,7 +6,7 @@ from bench.alerts import SHARED_429, Town, ends, post_office, tell, until_done
 from devstack.alerts.discord import DiscordDouble
 from devstack.alerts.firebase import FirebaseDouble
 from devstack.gateway import Gateway
-from handlers.clients import smtp
+from handlers.clients.alerts import smtp
 from listener.config import read_config
 from listener.registry import load
 from listener.service import Plan, Service

@@ -13,8 +13,8 @@ import pytest
 
 from devstack.alerts.firebase import FirebaseDouble
 from devstack.postgres import SUPERUSER
-from handlers.clients.mail import Mailer
-from handlers.clients.push_key import service_account
+from handlers.clients.alerts.mail import Mailer
+from handlers.clients.alerts.push_key import service_account
 from listener.jobs import QUEUE_OF
 from listener.registry import load
 from tests.handlers.alerts.conftest import ALERT, Office, Person

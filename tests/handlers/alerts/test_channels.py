@@ -10,12 +10,12 @@ import pytest
 
 from devstack.alerts.discord import DROPPED_AFTERWARDS, DiscordDouble
 from devstack.alerts.firebase import FirebaseDouble
-from handlers.clients import delivery as delivery_file
+from handlers.clients.alerts import delivery as delivery_file
+from handlers.clients.alerts.delivery import AlertJob
+from handlers.clients.alerts.discord import Discord
+from handlers.clients.alerts.discord_message import RESENT
+from handlers.clients.alerts.push import Push
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob
-from handlers.clients.discord import Discord
-from handlers.clients.discord_message import RESENT
-from handlers.clients.push import Push
 from listener import Job, Snooze
 from tests.handlers.alerts.conftest import ALERT, Home, Office, Post
 from tests.handlers.conftest import Json, Owner

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from handlers.clients.alerts.delivery import AlertJob
 from handlers.clients.database import Database, call
-from handlers.clients.delivery import AlertJob
 from listener import Job, Reject
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Json, Owner

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from handlers.clients import delivery as delivery_file
+from handlers.clients.alerts import delivery as delivery_file
+from handlers.clients.alerts.delivery import AlertJob, NotDelivered, Pace, Sending, deliver, route
+from handlers.clients.alerts.told import Later, NotSent, Refused, Sent, Told, Unknown
 from handlers.clients.database import CallFailed, Database
 from handlers.clients.database import call as database_call
-from handlers.clients.delivery import AlertJob, NotDelivered, Pace, Sending, deliver, route
-from handlers.clients.told import Later, NotSent, Refused, Sent, Told, Unknown
 from listener import Job, Snooze
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Owner

@@ -8,12 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 from devstack.alerts.discord_form import faults_of
+from handlers.clients.alerts.delivery import Reader, Sending
+from handlers.clients.alerts.digest import DigestFacts, Group, Money, Trades
+from handlers.clients.alerts.discord_digest import discord_digest
+from handlers.clients.alerts.discord_message import RESENT
+from handlers.clients.alerts.push_message import push_digest
 from handlers.clients.database import Database
-from handlers.clients.delivery import Reader, Sending
-from handlers.clients.digest import DigestFacts, Group, Money, Trades
-from handlers.clients.discord_digest import discord_digest
-from handlers.clients.discord_message import RESENT
-from handlers.clients.push_message import push_digest
 from tests.handlers.alerts.conftest import Home, Office, Post
 from tests.handlers.alerts.test_digests import alert, run, wants
 from tests.handlers.alerts.test_discord_message import active

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from handlers.alerts.aggregate import Aggregate, aggregate
+from handlers.clients.alerts.digest import DigestFacts
+from handlers.clients.alerts.digest_mail import digest_letter
 from handlers.clients.database import Database
-from handlers.clients.digest import DigestFacts
-from handlers.clients.digest_mail import digest_letter
 from tests.handlers.alerts.test_mail_words import EAGER, Page
 from tests.handlers.conftest import Owner, a_job
 

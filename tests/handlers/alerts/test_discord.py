@@ -9,9 +9,9 @@ import pytest
 
 from devstack.alerts.discord import DROPPED, DROPPED_AFTERWARDS, HANGS, DiscordDouble
 from handlers import resources
-from handlers.clients import discord as discord_file
-from handlers.clients.discord import LONGEST_HOLD, SHUT_OUT, Discord, understood
-from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Unknown
+from handlers.clients.alerts import discord as discord_file
+from handlers.clients.alerts.discord import LONGEST_HOLD, SHUT_OUT, Discord, understood
+from handlers.clients.alerts.told import Hold, Later, NotSent, Refused, Sent, Unknown
 from listener import ConfigError
 from listener.resources import opened, resources_in
 

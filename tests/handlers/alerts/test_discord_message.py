@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devstack.alerts.discord_form import faults_of
-from handlers.clients.delivery import Alert
-from handlers.clients.discord_message import RESENT, SHORTENED, discord_message
+from handlers.clients.alerts.delivery import Alert
+from handlers.clients.alerts.discord_message import RESENT, SHORTENED, discord_message
 
 USER = UUID(int=7)
 NOON = datetime(2026, 3, 8, 12, tzinfo=UTC)

@@ -10,13 +10,13 @@ import pytest
 
 from handlers.alerts.email import email
 from handlers.alerts.notify import notify
-from handlers.clients import sendgrid as client
+from handlers.clients.alerts import sendgrid as client
+from handlers.clients.alerts.delivery import AlertJob, patience
+from handlers.clients.alerts.gathering import Gathering
+from handlers.clients.alerts.mail import Mail, Mailer
+from handlers.clients.alerts.told import Told
+from handlers.clients.alerts.unsubscribe import Unsubscribed, read_token
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, patience
-from handlers.clients.gathering import Gathering
-from handlers.clients.mail import Mail, Mailer
-from handlers.clients.told import Told
-from handlers.clients.unsubscribe import Unsubscribed, read_token
 from listener import Job
 from listener.attempt import Attempt
 from listener.jobs import AttemptRef, WokenBy

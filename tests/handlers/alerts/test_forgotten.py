@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from handlers.clients.alerts.delivery import Pace
 from handlers.clients.database import Database, call
-from handlers.clients.delivery import Pace
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Owner
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.clients.gathering import Gathering, NotCarried
+from handlers.clients.alerts.gathering import Gathering, NotCarried
 from tests.waiting import until
 
 NO_TIME, LONG = timedelta(0), timedelta(minutes=5)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.alerts.email_event import TOLERANCE, receive_events
-from handlers.clients.sendgrid_events import BadEvents, read_events
-from handlers.clients.unsubscribe import Unsubscribed, read_token, token
+from handlers.clients.alerts.sendgrid_events import BadEvents, read_events
+from handlers.clients.alerts.unsubscribe import Unsubscribed, read_token, token
 from listener import Delivery, DeliveryRefused
 from listener.config import read_config
 from listener.registry import load

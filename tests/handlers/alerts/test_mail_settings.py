@@ -2,8 +2,8 @@
 
 import pytest
 
-from handlers.clients.mail import Mailer, sender_of
-from handlers.clients.told import NotSent, Refused, Sent
+from handlers.clients.alerts.mail import Mailer, sender_of
+from handlers.clients.alerts.told import NotSent, Refused, Sent
 from listener import ConfigError
 from tests.handlers.alerts.mails import UNSUBSCRIBE, a_mail
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from handlers.clients.alert_mail import alert_letter
-from handlers.clients.delivery import Alert, Reader, Severity
-from handlers.clients.discord_message import discord_message
-from handlers.clients.mail import Mail, Sender, sendable
-from handlers.clients.mail_frame import Facts, Letter, Link, Paragraph, is_link
-from handlers.clients.plain_words import lines, one_line, without_links
-from handlers.clients.smtp import message_of
+from handlers.clients.alerts.alert_mail import alert_letter
+from handlers.clients.alerts.delivery import Alert, Reader, Severity
+from handlers.clients.alerts.discord_message import discord_message
+from handlers.clients.alerts.mail import Mail, Sender, sendable
+from handlers.clients.alerts.mail_frame import Facts, Letter, Link, Paragraph, is_link
+from handlers.clients.alerts.plain_words import lines, one_line, without_links
+from handlers.clients.alerts.smtp import message_of
 
 APP, UNSUBSCRIBE = "https://app.example.com", "https://jobs.example.com/unsubscribe/abc"
 # What clients that are eager make links of.

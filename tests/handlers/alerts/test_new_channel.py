@@ -19,8 +19,8 @@ import asyncio
 from pathlib import Path
 
 from handlers.clients.database import Database
-from handlers.clients.delivery import AlertJob, Sending, deliver, patience
-from handlers.clients.told import Sent, Told
+from handlers.clients.alerts.delivery import AlertJob, Sending, deliver, patience
+from handlers.clients.alerts.told import Sent, Told
 from listener import Job, Queue, handler
 
 

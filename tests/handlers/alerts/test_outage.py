@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from handlers.clients import smtp
-from handlers.clients.mail import Mail, Mailer, Sender
-from handlers.clients.outage import AWAY, MISSES, SLOW, TRYING, WAITING, Outage
-from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.alerts import smtp
+from handlers.clients.alerts.mail import Mail, Mailer, Sender
+from handlers.clients.alerts.outage import AWAY, MISSES, SLOW, TRYING, WAITING, Outage
+from handlers.clients.alerts.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from tests.doubles.smtp import MailServer
 from tests.handlers.alerts.mails import a_mail, outcomes
 from tests.waiting import until

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
-from handlers.clients.delivery import Pace, Sending
-from handlers.clients.told import Hold, Later, Refused, Sent, Told
+from handlers.clients.alerts.delivery import Pace, Sending
+from handlers.clients.alerts.told import Hold, Later, Refused, Sent, Told
 from listener.outcomes import Completed, Outcome, Snooze
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Owner

@@ -15,13 +15,13 @@ from firebase_admin._retry import HttpxRetry
 
 from devstack.alerts.firebase import DROPPED, DROPPED_AFTERWARDS, Device, FirebaseDouble, State, another_key
 from handlers import resources
-from handlers.clients import push as push_file
-from handlers.clients.delivery import Alert
-from handlers.clients.outage import MISSES
-from handlers.clients.push import BELIEVED, DOUBTED, Push
-from handlers.clients.push_key import service_account
-from handlers.clients.push_message import SHORTENED, push_message
-from handlers.clients.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
+from handlers.clients.alerts import push as push_file
+from handlers.clients.alerts.delivery import Alert
+from handlers.clients.alerts.outage import MISSES
+from handlers.clients.alerts.push import BELIEVED, DOUBTED, Push
+from handlers.clients.alerts.push_key import service_account
+from handlers.clients.alerts.push_message import SHORTENED, push_message
+from handlers.clients.alerts.told import Hold, Later, NotSent, Refused, Sent, Told, Unknown
 from listener import ConfigError
 from listener.resources import opened, resources_in
 from tests.waiting import until

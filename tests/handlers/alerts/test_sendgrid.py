@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from handlers.clients import sendgrid as client
-from handlers.clients.mail import Mail, Sender
-from handlers.clients.sendgrid import SendGrid, hold_of
-from handlers.clients.sendgrid_body import batches_of, body_of
-from handlers.clients.told import Hold, Later, Refused, Sent, Told, Unknown
+from handlers.clients.alerts import sendgrid as client
+from handlers.clients.alerts.mail import Mail, Sender
+from handlers.clients.alerts.sendgrid import SendGrid, hold_of
+from handlers.clients.alerts.sendgrid_body import batches_of, body_of
+from handlers.clients.alerts.told import Hold, Later, Refused, Sent, Told, Unknown
 from tests.doubles.sendgrid import SendGridDouble
 from tests.handlers.alerts.mails import a_mail, mailer_of, outcomes
 from tests.waiting import until

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from handlers.clients import smtp as smtp_file
-from handlers.clients.mail import Mail, Sender
-from handlers.clients.smtp import Server, Smtp
-from handlers.clients.told import NotSent, Refused, Sent, Told
+from handlers.clients.alerts import smtp as smtp_file
+from handlers.clients.alerts.mail import Mail, Sender
+from handlers.clients.alerts.smtp import Server, Smtp
+from handlers.clients.alerts.told import NotSent, Refused, Sent, Told
 from listener import ConfigError
 from tests.doubles.smtp import Certificate, MailServer
 from tests.handlers.alerts.mails import a_mail, outcomes

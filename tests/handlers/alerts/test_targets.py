@@ -11,9 +11,9 @@ import pytest
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
+from handlers.clients.alerts.delivery import Pace
+from handlers.clients.alerts.told import Hold, Refused
 from handlers.clients.database import Database
-from handlers.clients.delivery import Pace
-from handlers.clients.told import Hold, Refused
 from listener.outcomes import Retry
 from tests.handlers.alerts.conftest import ALERT, Office, Person, Post
 from tests.handlers.conftest import Json, Owner

@@ -13,7 +13,7 @@ from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from handlers.broker.cancel_order import CancelOrder, cancel_order
 from handlers.broker.execute_order import ExecuteOrder, execute_order
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BrokerError,
     BrokerOrder,
     BrokerPosition,
@@ -26,7 +26,7 @@ from handlers.clients.broker import (
     Refused,
     Traits,
 )
-from handlers.clients.brokers import Account, Brokers
+from handlers.clients.broker.brokers import Account, Brokers
 from handlers.clients.database import Database, call
 from listener import Snooze
 from tests.handlers.conftest import Json, Owner, a_job

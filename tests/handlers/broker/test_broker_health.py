@@ -8,8 +8,15 @@ from uuid import uuid4
 import pytest
 
 from handlers.broker.execute_order import ExecuteOrder, execute_order
-from handlers.clients.broker import BadCredentials, BrokerError, Dedupe, NotSent, OutcomeUnknown, TooFast
-from handlers.clients.brokers import Account, Brokers
+from handlers.clients.broker.broker import (
+    BadCredentials,
+    BrokerError,
+    Dedupe,
+    NotSent,
+    OutcomeUnknown,
+    TooFast,
+)
+from handlers.clients.broker.brokers import Account, Brokers
 from handlers.clients.database import call
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, an_account, raises
 from tests.handlers.conftest import Owner

@@ -16,7 +16,7 @@ import pytest
 
 from devstack.postgres import SUPERUSER
 from handlers.broker.handle_callback import receive
-from handlers.clients.callback_signature import HEADER, callback_secret
+from handlers.clients.broker.callback_signature import HEADER, callback_secret
 from handlers.resources import ADAPTERS
 from listener import Delivery
 from tests.handlers.conftest import Owner

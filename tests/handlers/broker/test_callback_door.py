@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from devstack.gateway import Gateway
 from handlers.broker.handle_callback import receive
-from handlers.clients.callback_signature import DEEPEST, HEADER, callback_path, callback_secret, sign
+from handlers.clients.broker.callback_signature import DEEPEST, HEADER, callback_path, callback_secret, sign
 from listener import Delivery, DeliveryRefused
 from listener.registry import load
 from tests.listener.answering import Door, count, door_of

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.clients.broker import BrokerStatus, OutcomeUnknown
+from handlers.clients.broker.broker import BrokerStatus, OutcomeUnknown
 from handlers.clients.database import call
 from listener import Reject
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, raises

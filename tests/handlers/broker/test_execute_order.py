@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.clients.broker import Dedupe, OutcomeUnknown, Refused
+from handlers.clients.broker.broker import Dedupe, OutcomeUnknown, Refused
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, raises
 
 LOST = OutcomeUnknown("no answer")

@@ -25,8 +25,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from handlers.clients.broker import BrokerOrder, BrokerStatus, Dedupe, Hours, Traits
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.broker import BrokerOrder, BrokerStatus, Dedupe, Hours, Traits
+from handlers.clients.broker.brokers import Brokers
 from handlers.clients.database import Database
 from listener import Setting, Settings, resource
 from supabase import create_async_client

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from handlers import resources
-from handlers.clients.broker import BrokerAdapter, BrokerOrder, BrokerPosition, Fill, OrderRequest
-from handlers.clients.broker_account import Account
+from handlers.clients.broker.account import Account
+from handlers.clients.broker.broker import BrokerAdapter, BrokerOrder, BrokerPosition, Fill, OrderRequest
 from handlers.clients.database import Database, call
 from listener.config import read_config
 from listener.registry import load

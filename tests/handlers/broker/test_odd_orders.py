@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 
 from handlers.broker import execute_order as handler_file
-from handlers.clients.broker import Hours, OrderRequest, OutcomeUnknown
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.broker import Hours, OrderRequest, OutcomeUnknown
+from handlers.clients.broker.brokers import Brokers
+from handlers.clients.broker.order_words import seen
 from handlers.clients.database import CallFailed, call
-from handlers.clients.order_words import seen
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, raises
 from tests.handlers.conftest import Owner
 

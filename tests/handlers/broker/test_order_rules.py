@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from handlers.clients.broker import Hours, OutcomeUnknown
+from handlers.clients.broker.broker import Hours, OutcomeUnknown
 from handlers.clients.database import CallFailed, call
 from tests.handlers.broker.conftest import Broker, Desk, SetClock, an_account, raises
 from tests.handlers.conftest import Owner
@@ -202,6 +202,6 @@ async def test_what_began_before_a_halt_is_not_sent_again_after_it(
 
 def test_the_window_is_shorter_than_what_the_database_waits_for() -> None:
     from handlers.broker.execute_order import SUBMIT_WINDOW
-    from handlers.clients.broker_guard import CALL
+    from handlers.clients.broker.guard import CALL
 
     assert timedelta(seconds=20) >= SUBMIT_WINDOW + CALL

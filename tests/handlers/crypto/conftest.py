@@ -12,8 +12,8 @@ from devstack.chain.anvil import Anvil, Token, anvil_process, new_address
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
 from handlers import resources
-from handlers.clients import evm
-from handlers.clients.chains import Chains
+from handlers.clients.chains import evm
+from handlers.clients.chains.client import Chains
 from handlers.clients.database import Database, call
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
 from listener import Snooze

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from handlers.clients.chain import Misconfigured, Unavailable
+from handlers.clients.chains.chain import Misconfigured, Unavailable
 from tests.doubles.esplora import GENESIS, REPLACEABLE, Esplora, an_address
 from tests.handlers.conftest import Json
 from tests.handlers.crypto.conftest import LATER, Shop, Verify

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 
 from devstack.chain.anvil import Anvil, Token, anvil_process
-from handlers.clients import evm
-from handlers.clients.chain import Misconfigured, Unavailable
-from handlers.clients.chains import Chains
+from handlers.clients.chains import evm
+from handlers.clients.chains.chain import Misconfigured, Unavailable
+from handlers.clients.chains.client import Chains
 from handlers.payment.crypto_verification import CryptoVerification, crypto_verification
 from listener import ConfigError, Snooze
 from tests.doubles.meddler import Meddler
@@ -227,7 +227,7 @@ async def test_a_client_that_is_closed_leaves_no_thread_behind(cashier: Cashier)
 def test_without_endpoints_nothing_heavy_is_loaded() -> None:
     program = (
         "import asyncio, sys\n"
-        "from handlers.clients.chains import Chains\n"
+        "from handlers.clients.chains.client import Chains\n"
         "async def main():\n"
         "    async with Chains.open({}): print(*{'web3', 'eth_account'} & set(sys.modules))\n"
         "asyncio.run(main())"
@@ -239,7 +239,7 @@ def test_without_endpoints_nothing_heavy_is_loaded() -> None:
 def test_the_library_does_not_let_deep_json_of_a_stranger_end_the_process() -> None:
     program = (
         "import asyncio, json\n"
-        "from handlers.clients.chains import Chains\n"
+        "from handlers.clients.chains.client import Chains\n"
         "async def main():\n"
         f"    async with Chains.open({{'CRYPTO_ENDPOINTS': json.dumps({{'evm:1': [{DEAD!r}]}})}}):\n"
         "        try: json.loads('[' * 100_000)\n"

@@ -9,7 +9,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from devstack.chain.anvil import COIN, Anvil, Token, new_address
-from handlers.clients.chains import Chains
+from handlers.clients.chains.client import Chains
 from handlers.clients.database import Database
 from listener import Reject
 from tests.handlers.conftest import Json, Owner

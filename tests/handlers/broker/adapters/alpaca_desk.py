@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from handlers.clients.alpaca import Alpaca
+from handlers.clients.alpaca.client import Alpaca
 from handlers.clients.database import Database
 from tests.handlers.broker.adapters.house import an_order
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from devstack.gateway import Gateway
 from devstack.keys import LOCAL
-from handlers.clients.alpaca import Alpaca
+from handlers.clients.alpaca.client import Alpaca
 from handlers.clients.database import Database
 from paper.face import face
 from paper.rest import rest

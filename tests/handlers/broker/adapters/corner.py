@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerOrder,
     BrokerPosition,
@@ -23,7 +23,7 @@ from handlers.clients.broker import (
     TooFast,
     Traits,
 )
-from handlers.clients.brokers import Account
+from handlers.clients.broker.brokers import Account
 
 ENDED = {one.value: one for one in BrokerStatus if one not in {"accepted", "partially_filled"}}
 

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from handlers.clients.broker import BrokerAdapter, OrderRequest
-from handlers.clients.brokers import Brokers, Connection, Open
+from handlers.clients.broker.broker import BrokerAdapter, OrderRequest
+from handlers.clients.broker.brokers import Brokers, Connection, Open
 from handlers.clients.database import Database, call
 from handlers.resources import ADAPTERS
 from tests.handlers.broker.adapters.corner import open_corner

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import ClientTimeout, web
 
-from handlers.clients import alpaca_http
-from handlers.clients.alpaca import Alpaca
-from handlers.clients.broker import (
+from handlers.clients.alpaca import http
+from handlers.clients.alpaca.client import Alpaca
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerError,
     DuplicateClientId,
@@ -159,7 +159,7 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
         return web.Response()
 
     desk.answer = never
-    monkeypatch.setattr(alpaca_http, "TIMEOUT", ClientTimeout(total=0.2))
+    monkeypatch.setattr(http, "TIMEOUT", ClientTimeout(total=0.2))
     async with answering(desk.handle) as url, asked_at(url) as adapter:
         with pytest.raises(OutcomeUnknown):
             await adapter.submit(OURS)
@@ -169,7 +169,7 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
 async def test_an_answer_without_an_end_is_given_up(
     desk: Desk, adapter: Alpaca, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alpaca_http, "LARGEST_ANSWER", 1000)
+    monkeypatch.setattr(http, "LARGEST_ANSWER", 1000)
     desk.says("[" + " " * 5000)
     with pytest.raises(OutcomeUnknown, match="too long"):
         await adapter.positions()

@@ -10,15 +10,15 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from handlers.clients import alpaca
-from handlers.clients.alpaca import Alpaca, open_alpaca
-from handlers.clients.alpaca_http import ALPACA_PAPER_API_BASE, base_of
-from handlers.clients.broker import (
+from handlers.clients.alpaca import client
+from handlers.clients.alpaca.client import Alpaca, open_alpaca
+from handlers.clients.alpaca.http import ALPACA_PAPER_API_BASE, base_of
+from handlers.clients.broker.broker import (
     BrokerStatus,
     Hours,
     OutcomeUnknown,
 )
-from handlers.clients.brokers import Account, Connection, NotOpened
+from handlers.clients.broker.brokers import Account, Connection, NotOpened
 from tests.doubles.proxy import answering
 from tests.handlers.broker.adapters.alpaca_desk import NO_DATABASE, OURS, Desk, as_alpaca_shows
 from tests.handlers.broker.adapters.house import an_order
@@ -85,7 +85,7 @@ async def test_a_page_that_ends_within_one_moment_loses_nothing(
     desk: Desk, adapter: Alpaca, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of the second page were submitted in the moment in which the first one ended."""
-    monkeypatch.setattr(alpaca, "ORDERS_A_PAGE", 3)
+    monkeypatch.setattr(client, "ORDERS_A_PAGE", 3)
     moments = ["2026-11-27T15:00:00Z", *["2026-11-27T15:00:01Z"] * 2, "2026-11-27T15:00:02Z"]
     everything = [as_alpaca_shows(id=str(n), submitted_at=at) for n, at in enumerate(moments)]
 

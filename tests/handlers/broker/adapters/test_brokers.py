@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.clients import brokers as kept
-from handlers.clients.broker import (
+from handlers.clients.broker import brokers as kept
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerError,
     BrokerOrder,
@@ -22,7 +22,7 @@ from handlers.clients.broker import (
     TooFast,
     Traits,
 )
-from handlers.clients.brokers import Account, Brokers, Busy, Connection, NotOpened
+from handlers.clients.broker.brokers import Account, Brokers, Busy, Connection, NotOpened
 from handlers.clients.database import Database
 from tests.handlers.broker.adapters.house import SYMBOL, an_order
 from tests.waiting import until

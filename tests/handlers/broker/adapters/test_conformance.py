@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.clients import broker_guard
-from handlers.clients.broker import (
+from handlers.clients.broker import guard
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerAdapter,
     BrokerError,
@@ -44,8 +44,8 @@ BEFALLEN: dict[str, tuple[type[BrokerError], int]] = {
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs that no test has to wait for."""
-    monkeypatch.setattr(broker_guard, "CALL", timedelta(seconds=0.3))
-    monkeypatch.setattr(broker_guard, "LIST", timedelta(seconds=0.3))
+    monkeypatch.setattr(guard, "CALL", timedelta(seconds=0.3))
+    monkeypatch.setattr(guard, "LIST", timedelta(seconds=0.3))
 
 
 async def found(client: Client, order_id: str) -> Any:

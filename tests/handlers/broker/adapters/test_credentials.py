@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from handlers import resources
-from handlers.clients.brokers import Account, Brokers, Connection, NotOpened
+from handlers.clients.broker.brokers import Account, Brokers, Connection, NotOpened
 from handlers.clients.database import Database
 from listener.resources import opened, resources_in
 from tests.handlers.conftest import Owner

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerError,
     BrokerStatus,
@@ -19,12 +19,12 @@ from handlers.clients.broker import (
     Refused,
     TooFast,
 )
-from handlers.clients.broker_guard import Guarded
-from handlers.clients.exchange import ExchangeAccount
-from handlers.clients.exchange_ccxt import Words, made
-from handlers.clients.exchange_errors import Errors
-from handlers.clients.exchange_lists import Pages
-from handlers.clients.exchange_words import balances_of, fill_of, order_of, positions_of
+from handlers.clients.broker.guard import Guarded
+from handlers.clients.exchange.ccxt import Words, made
+from handlers.clients.exchange.client import ExchangeAccount
+from handlers.clients.exchange.errors import Errors
+from handlers.clients.exchange.lists import Pages
+from handlers.clients.exchange.words import balances_of, fill_of, order_of, positions_of
 from tests.doubles.proxy import answering
 from tests.handlers.broker.adapters.alpaca_desk import Desk, as_alpaca_shows
 from tests.handlers.broker.adapters.house import SYMBOL, an_order

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from handlers.clients.broker import Dedupe, NotSent, OutcomeUnknown, Refused
-from handlers.clients.brokers import NotOpened
-from handlers.clients.exchange import ExchangeAccount
-from handlers.clients.exchange_ccxt import Exchange, Stopped, made, passage
-from handlers.clients.exchange_errors import Errors
-from handlers.clients.exchange_proof import Ways, prove
+from handlers.clients.broker.broker import Dedupe, NotSent, OutcomeUnknown, Refused
+from handlers.clients.broker.brokers import NotOpened
+from handlers.clients.exchange.ccxt import Exchange, Stopped, made, passage
+from handlers.clients.exchange.client import ExchangeAccount
+from handlers.clients.exchange.errors import Errors
+from handlers.clients.exchange.proof import Ways, prove
 from tests.handlers.broker.adapters.house import SYMBOL, an_order
 
 KEYS = {

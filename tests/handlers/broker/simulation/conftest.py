@@ -3,11 +3,11 @@
 import pytest
 
 from handlers.broker import execute_order as handler_file
-from handlers.clients import broker_guard
+from handlers.clients.broker import guard
 from tests.handlers.broker.simulation.virtual_time import Clock
 
 
 @pytest.fixture(autouse=True)
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler_file, "time", Clock)
-    monkeypatch.setattr(broker_guard, "CALL", broker_guard.CALL * 100)
+    monkeypatch.setattr(guard, "CALL", guard.CALL * 100)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BadCredentials,
     BrokerOrder,
     BrokerPosition,

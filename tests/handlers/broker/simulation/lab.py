@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import asyncpg
 
-from handlers.clients.broker import Dedupe
+from handlers.clients.broker.broker import Dedupe
 from tests.handlers.broker.simulation.exchange import EPOCH
 from tests.handlers.broker.simulation.run import Table, run
 from tests.handlers.broker.simulation.wire import SESSION_CLOCK, Functions

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from handlers.broker.cancel_order import CancelOrder, cancel_order
 from handlers.broker.execute_order import ExecuteOrder, execute_order
-from handlers.clients.broker import Dedupe, Traits
-from handlers.clients.brokers import Account, Brokers
+from handlers.clients.broker.broker import Dedupe, Traits
+from handlers.clients.broker.brokers import Account, Brokers
 from handlers.clients.database import Database
 from listener import Snooze
 from tests.handlers.broker.simulation.exchange import SETTLE, Exchange

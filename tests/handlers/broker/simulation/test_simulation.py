@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from handlers.clients.broker import Dedupe
+from handlers.clients.broker.broker import Dedupe
 from tests.handlers.broker.simulation.lab import simulate
 from tests.handlers.broker.simulation.run import Table
 

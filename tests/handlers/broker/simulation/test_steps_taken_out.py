@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.broker import execute_order as handler_file
-from handlers.clients.broker import Dedupe
+from handlers.clients.broker.broker import Dedupe
 from tests.handlers.broker.simulation.lab import simulate, take_out
 from tests.handlers.broker.simulation.run import TWICE, Table
 

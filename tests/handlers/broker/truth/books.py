@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from handlers.clients.broker import BrokerOrder, BrokerPosition, Dedupe, Fill, OutcomeUnknown
-from handlers.clients.paper import PaperAccount
+from handlers.clients.broker.broker import BrokerOrder, BrokerPosition, Dedupe, Fill, OutcomeUnknown
+from handlers.clients.broker.paper import PaperAccount
 from paper import PaperBroker, engine
 from paper.words import Book, Position, Quote, Request, Settings
 from paper.words import Fill as PaperFill

@@ -14,10 +14,10 @@ from devstack.keys import LOCAL
 from handlers.broker.handle_callback import HandleCallback, handle_callback
 from handlers.broker.monitor_orders import MonitorOrders, monitor_orders
 from handlers.broker.sync_positions import SyncPositions, sync_positions
-from handlers.clients.brokers import Account, Brokers
-from handlers.clients.callback_signature import CallbackMasters
+from handlers.clients.broker.brokers import Account, Brokers
+from handlers.clients.broker.callback_signature import CallbackMasters
+from handlers.clients.broker.order_words import seen
 from handlers.clients.database import Database
-from handlers.clients.order_words import seen
 from listener import Job, Snooze
 from tests.handlers.broker.truth.exchange import Exchange
 from tests.handlers.conftest import Json, Owner

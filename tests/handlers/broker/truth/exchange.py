@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from handlers.clients.broker import (
+from handlers.clients.broker.broker import (
     BrokerError,
     BrokerOrder,
     BrokerPosition,

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from handlers.clients.broker import OrderRequest
-from handlers.clients.brokers import Account, Brokers
+from handlers.clients.broker.broker import OrderRequest
+from handlers.clients.broker.brokers import Account, Brokers
+from handlers.clients.broker.order_words import seen
 from handlers.clients.database import Database
-from handlers.clients.order_words import seen
 from listener import Snooze
 from paper.words import Request
 from tests.handlers.broker.truth.books import Books, Line

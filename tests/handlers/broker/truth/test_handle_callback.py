@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from handlers.broker.handle_callback import receive
-from handlers.clients.broker import BrokerStatus
-from handlers.clients.callback_signature import HEADER, callback_secret, sign
+from handlers.clients.broker.broker import BrokerStatus
+from handlers.clients.broker.callback_signature import HEADER, callback_secret, sign
 from listener import Cancel, Delivery, Reject
 from tests.handlers.broker.truth.conftest import MASTER, Desk
 from tests.handlers.broker.truth.exchange import Exchange

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.clients.broker import BadCredentials, BrokerStatus, NotSent, OutcomeUnknown, TooFast
-from handlers.clients.order_words import seen
+from handlers.clients.broker.broker import BadCredentials, BrokerStatus, NotSent, OutcomeUnknown, TooFast
+from handlers.clients.broker.order_words import seen
 from listener import Reject, Snooze
 from tests.handlers.broker.truth.conftest import Desk
 from tests.handlers.broker.truth.exchange import Exchange

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from handlers.clients.broker import BrokerOrder, BrokerStatus, OutcomeUnknown
-from handlers.clients.order_words import seen
+from handlers.clients.broker.broker import BrokerOrder, BrokerStatus, OutcomeUnknown
+from handlers.clients.broker.order_words import seen
 from tests.handlers.broker.truth.conftest import Desk
 from tests.handlers.broker.truth.exchange import Exchange
 

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from handlers.clients.broker import OutcomeUnknown
-from handlers.clients.brokers import Brokers
+from handlers.clients.broker.broker import OutcomeUnknown
+from handlers.clients.broker.brokers import Brokers
 from listener import Reject, Snooze
 from tests.handlers.broker.truth.conftest import Desk
 from tests.handlers.broker.truth.exchange import Exchange

@@ -1,0 +1,1 @@
+"""What carries alerts and digests: their words, their channels, and what all channels share."""

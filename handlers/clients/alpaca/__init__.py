@@ -1,0 +1,1 @@
+"""Alpaca as an adapter."""

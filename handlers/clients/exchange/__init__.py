@@ -1,0 +1,1 @@
+"""Exchanges as an adapter, through the library ccxt."""

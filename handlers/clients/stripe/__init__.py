@@ -1,0 +1,1 @@
+"""Stripe: what it is asked, what it tells, and what of it is kept."""
