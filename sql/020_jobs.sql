@@ -222,6 +222,23 @@ end
 $$;
 
 
+-- All queues there are, each with its partition.
+-- Callers: whoever looks at all of them. Not by pg_partition_tree, which would lock what it lists. The names have the
+-- collation of any other text, which those of tables have not, and without which no index of ours could be used.
+create function public.queues() returns table (queue text, table_id oid)
+language sql stable rows 5
+set search_path = pg_catalog, pg_temp
+as $$
+select substr(c.relname, 6) collate "default", c.oid
+from pg_inherits as i
+inner join pg_class as c on c.oid = i.inhrelid
+where i.inhparent = 'public.jobs'::regclass and c.relname <> 'jobs_unknown_queue';
+$$;
+
+revoke all on function public.queues() from public, anon, authenticated, service_role, pulse_worker;
+grant execute on function public.queues() to service_role;
+
+
 -- Gives a table of jobs its row level security, its policy and its grants.
 -- Callers: create_queue for a partition, 090_access.sql for the parent.
 -- Guarantees: a user reads the harmless columns of their own jobs, and no others. progress and result are written for

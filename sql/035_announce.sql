@@ -103,10 +103,8 @@ begin
     where
         (
             c.oid in ('public.jobs'::regclass, 'public.realtime_canary'::regclass)
-            -- not by pg_partition_tree, which would lock what it lists
-            or c.oid in (select i.inhrelid from pg_inherits as i where i.inhparent = 'public.jobs'::regclass)
+            or c.oid in (select q.table_id from public.queues() as q)
         )
-        and c.relname <> 'jobs_unknown_queue'
         and not exists (
             select from pg_trigger as g
             where

@@ -37,12 +37,7 @@ begin
         raise exception using errcode = 'invalid_parameter_value', message = 'at_most must be from 1 to 10000';
     end if;
 
-    for name in
-        select substr(c.relname, length('jobs_') + 1)
-        from pg_catalog.pg_inherits as i
-        inner join pg_catalog.pg_class as c on c.oid = i.inhrelid
-        where i.inhparent = 'public.jobs'::regclass and c.relname <> 'jobs_unknown_queue'
-    loop
+    for name in select q.queue from public.queues() as q loop
         due := 0;
         oldest_at := null;
         level := 101;

@@ -16,11 +16,8 @@ select c.oid, c.relname::text, 'parent', null
 from pg_class as c
 where c.oid = 'public.jobs'::regclass
 union all
-select c.oid, c.relname::text, 'queue', substr(c.relname, 6)
--- not by pg_partition_tree, which would lock what it lists
-from pg_inherits as i
-inner join pg_class as c on c.oid = i.inhrelid
-where i.inhparent = 'public.jobs'::regclass and c.relname <> 'jobs_unknown_queue'
+select q.table_id, 'jobs_' || q.queue, 'queue', q.queue
+from public.queues() as q
 union all
 select c.oid, c.relname::text, 'beside', null
 from pg_class as c

@@ -17,15 +17,10 @@ with clock (now_at) as (select public.clock_now()),
 
 live as materialized (select w.* from public.live_workers() as w),
 
-queues as (
-    select t.queue from public.queue_tables() as t
-    where t.kind = 'queue'
-),
-
 -- What has been due for a minute and should have begun.
 overdue as materialized (
     select q.queue, head.type, count(*) as jobs, min(head.run_at) as oldest
-    from queues as q
+    from public.queues() as q
     cross join clock as c
     cross join lateral (
         (
@@ -61,7 +56,7 @@ overdue as materialized (
 
 letters as materialized (
     select q.queue, f.id, f.job_data ->> 'type' as type, f.error_class
-    from queues as q
+    from public.queues() as q
     cross join clock as c
     cross join lateral (
         select f.* from public.failed_jobs as f
@@ -139,7 +134,7 @@ select
     'lease_over', format('%s attempts of %s go on although their lease has ended', count(*), q.queue),
     'Their workers vanished, and nobody sweeps the queue. The statement ends them, so that their jobs run again.',
     format('select public.claim(%L, ''{}'', 0, 1, ''doctor'', ''sweep'', null, true);', q.queue)
-from queues as q
+from public.queues() as q
 cross join clock as c
 cross join lateral (
     select from public.jobs as j

@@ -126,8 +126,7 @@ $$;
 
 
 -- All queues at a glance: {"now", "queues": [what queue_facts says, …]}.
--- Callers: `pulse stats` and `pulse top`, over RPC. The names of tables have a collation of their own, with which no
--- index of ours could be used.
+-- Callers: `pulse stats` and `pulse top`, over RPC.
 create function public.queue_stats() returns json
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -136,12 +135,7 @@ select json_build_object(
     'now', public.clock_now(),
     'queues', coalesce(json_agg(public.queue_facts(q.queue) order by q.queue), '[]')
 )
-from (
-    select substr(c.relname, 6) collate "default" as queue
-    from pg_catalog.pg_inherits as h
-    join pg_catalog.pg_class as c on c.oid = h.inhrelid
-    where h.inhparent = 'public.jobs'::regclass and c.relname <> 'jobs_unknown_queue'
-) as q;
+from public.queues() as q;
 $$;
 
 

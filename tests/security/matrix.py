@@ -202,6 +202,7 @@ FUNCTIONS: Final = {
     #                            anon user other service worker
     "clock_now":                "-    -    -     Y       -",
     "trace_of_request":         "-    -    -     Y       -",
+    "queues":                   "-    -    -     Y       -",
     "queue_ages":               "-    -    -     Y       Y",
     "enqueue":                  "-    -    -     Y       Y",
     "enqueue_delivery":         "-    -    -     Y       Y",

@@ -218,7 +218,7 @@ async def test_postgres_15_with_plain_roles_is_healthy(plain: Connection) -> Non
 async def test_it_only_reads_and_is_for_the_server_alone(patient: Patient) -> None:
     rows = await patient.owner.fetch(
         "select proname, provolatile from pg_proc where pronamespace = 'public'::regnamespace"
-        " and (proname like 'doctor%' or proname in ('queue_tables', 'functions_to_call', 'indexes_wanted',"
+        " and (proname like 'doctor%' or proname in ('queues', 'queue_tables', 'functions_to_call', 'indexes_wanted',"
         " 'applied_migrations', 'announce_problem'))"
     )
     assert len(rows) >= 10
