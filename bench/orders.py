@@ -21,7 +21,7 @@ from typing import TypeAlias
 import aiohttp
 import asyncpg
 
-from bench.broker import HANGS, WORKS, Broker
+from bench.alpaca import HANGS, WORKS, Alpaca
 from bench.stack import ROOT, Stack, running_stack, running_worker
 from devstack.keys import LOCAL
 
@@ -75,9 +75,9 @@ _BROADCASTS = WAYS[2]
 
 
 @asynccontextmanager
-async def _running(way: Way, hanging: int, working: int) -> AsyncIterator[tuple[Connection, Broker, str]]:
+async def _running(way: Way, hanging: int, working: int) -> AsyncIterator[tuple[Connection, Alpaca, str]]:
     """A worker that trades on so many accounts; the owner of its database, its broker and its API."""
-    async with Broker.open() as broker, running_stack(at_once=way.at_once) as stack:
+    async with Alpaca.open() as broker, running_stack(at_once=way.at_once) as stack:
         owner = await asyncpg.connect(stack.dsn)
         try:
             for kind, accounts in ((HANGS, hanging), (WORKS, working)):
@@ -98,7 +98,7 @@ async def _running(way: Way, hanging: int, working: int) -> AsyncIterator[tuple[
 
 
 @asynccontextmanager
-async def _trading(stack: Stack, broker: Broker, way: Way) -> AsyncIterator[None]:
+async def _trading(stack: Stack, broker: Alpaca, way: Way) -> AsyncIterator[None]:
     keys = {
         f"BROKER_{kind.upper()}": json.dumps({"key_id": kind, "secret_key": "of the bench"})
         for kind in (HANGS, WORKS)

@@ -12,7 +12,7 @@ WORKS, HANGS = "works", "hangs"
 """Keys of accounts."""
 
 
-class Broker:
+class Alpaca:
     """Its address, and what has arrived, by our id and the monotonic clock."""
 
     def __init__(self) -> None:
@@ -23,21 +23,21 @@ class Broker:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls) -> AsyncIterator["Broker"]:
+    async def open(cls) -> AsyncIterator["Alpaca"]:
         """Serves until the block ends."""
-        broker = cls()
+        alpaca = cls()
         app = web.Application()
-        app.router.add_get("/v2/clock", broker._clock)
-        app.router.add_post("/v2/orders", broker._take)
-        app.router.add_get("/v2/orders:by_client_order_id", broker._find)
+        app.router.add_get("/v2/clock", alpaca._clock)
+        app.router.add_post("/v2/orders", alpaca._take)
+        app.router.add_get("/v2/orders:by_client_order_id", alpaca._find)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1).start()
-            broker.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            yield broker
+            alpaca.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield alpaca
         finally:
-            broker._ended.set()
+            alpaca._ended.set()
             await runner.cleanup()
 
     async def has(self, client_order_id: str) -> float:
