@@ -1,0 +1,1 @@
+"""Handlers that limits hold back, and that note when they run."""

@@ -1,0 +1,10 @@
+"""A few at the same time, of each user."""
+
+from bench.noting import Notes, Work
+from listener import Job, Queue, handler
+
+
+@handler(Queue.MAINTENANCE)
+async def of_user(work: Work, *, job: Job, notes: Notes) -> None:
+    """Works and notes it."""
+    await notes.of(job, work)
