@@ -31,9 +31,9 @@ LIMITS: Final = (
     Limit("together", at_once=8),
     Limit("of_user", per="user", at_once=2),
     Limit("of_account", per="data.account_id", at_once=1),
-    Limit("paced", per="user", starts=20, per_seconds=0.5),
+    Limit("paced", per="user", starts=40, per_seconds=1.0),
     Limit("paced_account", per="data.account_id", at_once=1),
-    Limit("paced_account", per="user", starts=10, per_seconds=0.5),
+    Limit("paced_account", per="user", starts=20, per_seconds=1.0),
 )
 SHARES: Final = {
     "alone": 4,
