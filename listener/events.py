@@ -190,7 +190,7 @@ class SlotWithoutHandler:
 
 @dataclass(frozen=True, slots=True)
 class SlotsLeftOut:
-    """Slots of a schedule were missed, and get no job by its policy."""
+    """Slots of a schedule were missed, or came before the last job was done, and get no job by its policy."""
 
     name: str
     count: int

@@ -148,7 +148,8 @@ class Metrics:
                 self._log("INFO", f"schedule {name}: slot {slot} {how} as job {job_id}")
             case e.SlotsLeftOut(name, count):
                 self._log(
-                    "WARNING", f"schedule {name}: {count} slots were missed and get no job, by its policy"
+                    "WARNING",
+                    f"schedule {name}: {count} slots get no job, by its policy: they were missed, or came too soon",
                 )
             case e.ScheduleRefused(name, why):
                 self._log("WARNING", f"schedule {name} stands still: {clean(why)}")

@@ -24,6 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _LONGEST = timedelta(days=366)
 F = TypeVar("F", bound=Callable[..., object])
 Policy = Literal["skip", "once", "all"]
+Overlap = Literal["allow", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Declared:
     slot_as: str | None = None
     queue: str = ""
     type: str = ""
+    overlap: Overlap = "allow"
 
     @property
     def words(self) -> dict[str, object]:
@@ -52,6 +54,7 @@ class Declared:
             "every_seconds": None if every is None else int(every.total_seconds()),
             "timezone": self.rule.timezone,
             "missed": self.missed,
+            "overlap": self.overlap,
         }
 
 
@@ -59,6 +62,7 @@ def every(
     interval: timedelta,
     *,
     missed: Policy = "once",
+    overlap: Overlap = "allow",
     name: str | None = None,
     data: Mapping[str, object] | None = None,
     slot_as: str | None = None,
@@ -66,10 +70,13 @@ def every(
     """Brings a job of this handler at each multiple of `interval`, counted in UTC: `timedelta(hours=1)` is on the hour.
 
     `missed` says what becomes of slots for which no process was there: "skip" them, run the last of them "once", or
-    "all". `name` is needed where a handler has several schedules. `data` is the job's payload, and `slot_as` the key
+    "all". `overlap` says what becomes of a slot whose last job is not done: "allow" another beside it, or "skip" the
+    slot. `name` is needed where a handler has several schedules. `data` is the job's payload, and `slot_as` the key
     in it that tells the slot, as a time in UTC.
     """
-    return _declares(Declared(Rule(every=interval), missed, name or "", dict(data or {}), slot_as))
+    return _declares(
+        Declared(Rule(every=interval), missed, name or "", dict(data or {}), slot_as, overlap=overlap)
+    )
 
 
 def cron(
@@ -77,13 +84,14 @@ def cron(
     *,
     timezone: str = "UTC",
     missed: Policy = "once",
+    overlap: Overlap = "allow",
     name: str | None = None,
     data: Mapping[str, object] | None = None,
     slot_as: str | None = None,
 ) -> Callable[[F], F]:
     """Brings a job of this handler when the clocks of `timezone` show what the five fields say, as for `every`."""
     rule = Rule(cron=expression, timezone=timezone)
-    return _declares(Declared(rule, missed, name or "", dict(data or {}), slot_as))
+    return _declares(Declared(rule, missed, name or "", dict(data or {}), slot_as, overlap=overlap))
 
 
 def _declares(one: Declared) -> Callable[[F], F]:
@@ -107,6 +115,8 @@ def schedule_problem(one: Declared, payload: type[BaseModel]) -> str | None:
         return "its schedule's name must be 1 to 100 letters, digits and . _ : -"
     if one.missed not in {"skip", "once", "all"}:
         return f"its schedule {one.name} must say missed as skip, once or all."
+    if one.overlap not in {"allow", "skip"}:
+        return f"its schedule {one.name} must say overlap as allow or skip."
     if every is not None and (every % timedelta(seconds=1) or not timedelta(seconds=1) <= every <= _LONGEST):
         return f"its schedule {one.name} must come every so many whole seconds, a year at the most."
     try:

@@ -192,28 +192,27 @@ class Scheduler:
         reckoned = await thread.reckoned(found)
         turns = await run(self._store, reckoned)
         due = {one.name: one for one in found.due}
-        left_out = {str(one["name"]): int(str(one.get("left_out", 0))) for one in reckoned}
         for turn in turns:
             if not turn.moved:
-                self._tell(turn, due[turn.name], left_out[turn.name])
+                self._tell(turn, due[turn.name])
         # All was somebody else's, who may be at it just now.
         beaten = all(turn.moved for turn in turns)
         return _BEATEN_SECONDS * random.uniform(1, 3) if beaten else 0.0
 
-    def _tell(self, turn: Turn, due: Due, left_out: int) -> None:
+    def _tell(self, turn: Turn, due: Due) -> None:
         if turn.refused is not None:
             self._emit(ScheduleRefused(turn.name, turn.refused))
             return
-        if left_out:
-            self._emit(SlotsLeftOut(turn.name, left_out))
+        if turn.left_out:
+            self._emit(SlotsLeftOut(turn.name, turn.left_out))
         for key, job_id, created in turn.jobs:
             self._emit(SlotInserted(turn.name, key, job_id, created))
         if turn.jobs:
             self._tell_unserved(due)
 
     async def _declare(self) -> None:
-        refused = await declare(self._store, list(self._words.values()))
-        self._declare_at = time.monotonic() + _DECLARE_SECONDS
+        refused, again = await declare(self._store, list(self._words.values()))
+        self._declare_at = 0.0 if again else time.monotonic() + _DECLARE_SECONDS
         for name, why in refused:
             self._emit(ScheduleRefused(name, why))
 

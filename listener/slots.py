@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol, TypedDict, TypeVar, cast
+from typing import NotRequired, Protocol, TypedDict, TypeVar, cast
 
 from listener.errors import StoreUnavailable
 from listener.timetable import Rule, RuleError, Settled, settle
@@ -54,6 +54,8 @@ class Turn:
     name: str
     jobs: Sequence[tuple[str, int, bool]]
     """(key, id, whether it is new) of each slot's job."""
+    left_out: int
+    """How many slots got none."""
     refused: str | None
     """Why the database did not take it."""
     moved: bool
@@ -88,6 +90,7 @@ class _SlotJson(TypedDict):
 class _TurnJson(TypedDict):
     name: str
     jobs: list[_SlotJson]
+    left_out: NotRequired[int]
     refused: str | None
     moved: bool
 
@@ -95,6 +98,12 @@ class _TurnJson(TypedDict):
 class _RefusedJson(TypedDict):
     name: str
     why: str
+
+
+class _DeclaredJson(TypedDict):
+    refused: list[_RefusedJson]
+    put_off: NotRequired[list[str]]
+    """Not from a database whose migrations are older than this process."""
 
 
 async def _asked(
@@ -109,16 +118,18 @@ async def _asked(
         ) from error
 
 
-async def declare(store: Asks, words: Sequence[Mapping[str, object]]) -> list[tuple[str, str]]:
-    """Tells what code declares; answers (name, why) of those that are not taken."""
+async def declare(store: Asks, words: Sequence[Mapping[str, object]]) -> tuple[list[tuple[str, str]], bool]:
+    """Tells what code declares; answers (name, why) of those that are not taken.
+
+    And whether to say it again once what is due was run: a changed rule waits for the slots of the one before.
+    """
     return await _asked(
-        store,
-        "declare_schedules",
-        {"schedules": words},
-        lambda said: [
-            (one["name"], one["why"]) for one in cast("dict[str, list[_RefusedJson]]", said)["refused"]
-        ],
+        store, "declare_schedules", {"schedules": words}, lambda said: _declared(cast("_DeclaredJson", said))
     )
+
+
+def _declared(said: _DeclaredJson) -> tuple[list[tuple[str, str]], bool]:
+    return [(one["name"], one["why"]) for one in said["refused"]], bool(said.get("put_off"))
 
 
 async def look(store: Asks, most: int = 100) -> Look:
@@ -182,4 +193,4 @@ async def run(store: Asks, reckoned: Sequence[Mapping[str, object]]) -> list[Tur
 
 def _turn(said: _TurnJson) -> Turn:
     jobs = [(one["key"], one["id"], one["created"]) for one in said["jobs"]]
-    return Turn(said["name"], jobs, said["refused"], said["moved"])
+    return Turn(said["name"], jobs, said.get("left_out", 0), said["refused"], said["moved"])

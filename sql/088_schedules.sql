@@ -17,6 +17,7 @@ create table public.schedules (
     every_seconds integer,                                      -- the multiples since 1970 in UTC
     timezone text not null default 'UTC',                       -- whose clock `cron` speaks of
     missed text not null default 'once',                        -- what becomes of slots that nobody was there for
+    overlap text not null default 'allow',                      -- what becomes of a slot whose last job is not done
     paused boolean not null default false,
     -- Kept by the functions only.
     origin text not null default 'table',
@@ -27,7 +28,7 @@ create table public.schedules (
     next_slot timestamptz,                                      -- null: not reckoned yet
     last_slot timestamptz,                                      -- the last that was run
     last_job_id bigint,
-    left_out bigint not null default 0,                         -- slots that got no job, by `missed`
+    left_out bigint not null default 0,                         -- slots that got no job, by `missed` or `overlap`
     problem text,                                               -- why its slots do not become jobs
     refusals integer not null default 0,
     retry_at timestamptz,                                       -- nobody tries before
@@ -49,6 +50,8 @@ create table public.schedules (
     check (every_seconds is null or timezone = 'UTC'),
     constraint "missed is skip, once or all"
     check (missed in ('skip', 'once', 'all')),
+    constraint "overlap is allow or skip"
+    check (overlap in ('allow', 'skip')),
     constraint "origin is code or table"
     check (origin in ('code', 'table'))
 ) with (fillfactor = 50);
@@ -56,9 +59,9 @@ create table public.schedules (
 alter table public.schedules enable row level security;
 revoke all on public.schedules from public, anon, authenticated, service_role, pulse_worker;
 grant select, delete on public.schedules to service_role;
-grant insert (name, queue, type, data, slot_as, cron, every_seconds, timezone, missed, paused)
+grant insert (name, queue, type, data, slot_as, cron, every_seconds, timezone, missed, overlap, paused)
 on public.schedules to service_role;
-grant update (queue, type, data, slot_as, cron, every_seconds, timezone, missed, paused)
+grant update (queue, type, data, slot_as, cron, every_seconds, timezone, missed, overlap, paused)
 on public.schedules to service_role;
 
 
@@ -156,7 +159,7 @@ create trigger check_insert before insert on public.schedules
 for each row execute function public.check_schedule();
 
 create trigger check_update
-before update of queue, type, data, slot_as, cron, every_seconds, timezone, missed, paused on public.schedules
+before update of queue, type, data, slot_as, cron, every_seconds, timezone, missed, overlap, paused on public.schedules
 for each row execute function public.check_schedule();
 
 

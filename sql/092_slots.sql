@@ -17,11 +17,14 @@ end;
 
 
 -- Takes over what code says of its schedules: [{"name", "queue", "type", "data", "slot_as", "cron", "every_seconds",
--- "timezone", "missed"}, …]. Answers {"refused": [{"name", "why"}, …]}.
+-- "timezone", "missed", "overlap"}, …]. Answers {"refused": [{"name", "why"}, …], "put_off": [name, …]}.
 -- Callers: each process that has the code, at its start and every ten minutes, over RPC. Safe to repeat.
 -- Guarantees: what an operator has changed stays as it is, field by field (the rule is one field); so does a pause. A
 -- row of the table with the same name stays the operator's. What one declaration has wrong hinders no other.
 -- A declared interval begins with the slot that came last: it may have come during the deploy that brought it.
+-- A rule that changed begins when it is taken over. While a slot of the rule before has come and is not settled, as
+-- after a deploy that took a while, it is put off: the caller runs what is due and declares again. A slot that is
+-- refused again and again, by its rule perhaps, is not waited for.
 create function public.declare_schedules(schedules jsonb) returns jsonb
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -32,22 +35,25 @@ declare
     said public.schedules;
     before public.schedules;
     known public.schedules;
+    taken jsonb;
     refused jsonb := '[]';
+    put_off jsonb := '[]';
     why text;
 begin
     for words in
         select w.words from jsonb_array_elements(declare_schedules.schedules) as w (words) order by w.words ->> 'name'
     loop
-        said := jsonb_populate_record(null::public.schedules, words);
+        -- Who was there before this word lets them overlap.
+        said := jsonb_populate_record(null::public.schedules, '{"overlap": "allow"}' || words);
         why := null;
         begin
             insert into public.schedules (
-                name, queue, type, data, slot_as, cron, every_seconds, timezone, missed,
+                name, queue, type, data, slot_as, cron, every_seconds, timezone, missed, overlap,
                 origin, declared, declared_at, settled_to
             )
             values (
                 said.name, said.queue, said.type, said.data, said.slot_as, said.cron, said.every_seconds, said.timezone,
-                said.missed, 'code', words, now_at,
+                said.missed, said.overlap, 'code', words, now_at,
                 case
                     when said.missed = 'skip' then now_at
                     else now_at - coalesce(make_interval(secs => said.every_seconds), '0')
@@ -58,8 +64,26 @@ begin
                 select s.* into known from public.schedules as s where s.name = said.name for update;
                 if known.origin = 'table' then
                     why := 'a row of the table schedules has its name: rename it in the code, or delete the row';
-                elsif known.declared is distinct from words then
-                    before := jsonb_populate_record(null::public.schedules, known.declared);
+                else
+                    before := jsonb_populate_record(null::public.schedules, '{"overlap": "allow"}' || known.declared);
+                    taken := words;
+                    if (said.cron, said.every_seconds, said.timezone)
+                        is distinct from (before.cron, before.every_seconds, before.timezone)
+                        and known.settled_to < now_at and coalesce(known.next_slot, now_at) <= now_at
+                        and not known.paused then
+                        taken := words || jsonb_build_object(
+                            'cron', before.cron, 'every_seconds', before.every_seconds, 'timezone', before.timezone
+                        );
+                        -- What else is new may be its mend, and is taken over now.
+                        if known.refusals < 3 or taken is distinct from known.declared then
+                            put_off := put_off || (words -> 'name');
+                        else
+                            taken := words;
+                        end if;
+                    end if;
+                end if;
+                if why is null and taken is distinct from known.declared then
+                    said := jsonb_populate_record(null::public.schedules, '{"overlap": "allow"}' || taken);
                     if (known.cron, known.every_seconds, known.timezone)
                         is not distinct from (before.cron, before.every_seconds, before.timezone) then
                         known.cron := said.cron;
@@ -73,13 +97,14 @@ begin
                     if known.data is not distinct from before.data then known.data := said.data; end if;
                     if known.slot_as is not distinct from before.slot_as then known.slot_as := said.slot_as; end if;
                     if known.missed is not distinct from before.missed then known.missed := said.missed; end if;
+                    if known.overlap is not distinct from before.overlap then known.overlap := said.overlap; end if;
                     update public.schedules as s
                     set
                         queue = known.queue, type = known.type, data = known.data, slot_as = known.slot_as,
                         cron = known.cron, every_seconds = known.every_seconds, timezone = known.timezone,
-                        missed = known.missed, declared = words, declared_at = now_at
+                        missed = known.missed, overlap = known.overlap, declared = taken, declared_at = now_at
                     where s.name = said.name;
-                elsif abs(extract(epoch from known.declared_at - now_at)) > 60 then
+                elsif why is null and abs(extract(epoch from known.declared_at - now_at)) > 60 then
                     update public.schedules as s set declared_at = now_at where s.name = said.name;
                 end if;
             end if;
@@ -92,7 +117,7 @@ begin
             refused := refused || jsonb_build_object('name', words ->> 'name', 'why', why);
         end if;
     end loop;
-    return jsonb_build_object('refused', refused);
+    return jsonb_build_object('refused', refused, 'put_off', put_off);
 exception when deadlock_detected or serialization_failure then
     raise exception using
         errcode = 'PT503', message = 'met another transaction: ' || sqlerrm, hint = 'Nothing was changed. Call again.';
@@ -168,8 +193,9 @@ $$;
 -- Inserts the jobs of slots and settles them: [{"name", "edition", "settled_to" as due_schedules said them, "slots":
 -- the moments to run, oldest first, "settles_to": the last slot that is settled with them, "next_slot": the first one
 -- after it, "left_out": how many slots get no job} or, when they cannot be reckoned, {…, "problem": a sentence}, …].
--- Answers, by name, [{"name", "jobs": [{"slot", "key", "id", "created"}, …], "refused": a sentence or null, "moved":
--- true when the row was no longer as it was said to be, so that nothing was done}, …].
+-- Answers, by name, [{"name", "jobs": [{"slot", "key", "id", "created"}, …], "left_out": how many slots got no job,
+-- "refused": a sentence or null, "moved": true when the row was no longer as it was said to be, so that nothing was
+-- done}, …].
 -- Callers: the scheduler of each process, over RPC. Safe to repeat.
 -- Guarantees: a slot is one job. Its key is its name and time, as in all versions of ours, so that a process of the
 -- version before, which knows no table, does not insert it again. What is refused is told in the row, tried again
@@ -186,6 +212,7 @@ declare
     word record;
     known public.schedules;
     jobs jsonb;
+    missing integer;
     wrong text;
     locked text[] := '{}';
     answers jsonb := '[]';
@@ -205,24 +232,26 @@ begin
         for update skip locked;
         if not found then
             answers := answers || jsonb_build_object(
-                'name', word.name, 'jobs', '[]'::jsonb, 'refused', null, 'moved', true
+                'name', word.name, 'jobs', '[]'::jsonb, 'left_out', 0, 'refused', null, 'moved', true
             );
             continue;
         end if;
 
         jobs := '[]';
+        missing := 0;
         wrong := word.problem;
         if wrong is null and known.queue = any (locked) then
             wrong := locked_queue;
         elsif wrong is null then
             begin
                 jobs := public.insert_slots(known, word.slots);
+                missing := coalesce(word.left_out, 0) + cardinality(word.slots) - jsonb_array_length(jobs);
                 update public.schedules as s
                 set
                     settled_to = word.settles_to, next_slot = word.next_slot,
                     last_slot = coalesce((jobs -> -1 ->> 'slot')::timestamptz, s.last_slot),
                     last_job_id = coalesce((jobs -> -1 ->> 'id')::bigint, s.last_job_id),
-                    left_out = s.left_out + coalesce(word.left_out, 0), problem = null, refusals = 0, retry_at = null
+                    left_out = s.left_out + missing, problem = null, refusals = 0, retry_at = null
                 where s.name = word.name;
             exception when deadlock_detected or serialization_failure then
                 raise;
@@ -236,13 +265,16 @@ begin
             end;
         end if;
         if wrong is not null then
+            missing := 0;
             update public.schedules as s
             set
                 problem = left(wrong, 500), refusals = s.refusals + 1,
                 retry_at = now_at + make_interval(secs => least(300, 5 * 2 ^ least(s.refusals, 6)))
             where s.name = word.name;
         end if;
-        answers := answers || jsonb_build_object('name', word.name, 'jobs', jobs, 'refused', wrong, 'moved', false);
+        answers := answers || jsonb_build_object(
+            'name', word.name, 'jobs', jobs, 'left_out', missing, 'refused', wrong, 'moved', false
+        );
     end loop;
     return answers;
 exception when deadlock_detected or serialization_failure then
@@ -253,7 +285,8 @@ $$;
 
 
 -- Inserts a job for each of the slots and answers [{"slot", "key", "id", "created"}, …].
--- Callers: run_slots, which holds the row. A slot of the past runs now, as `enqueue` has it.
+-- Callers: run_slots, which holds the row. A slot of the past runs now, as `enqueue` has it. One whose last job is not
+-- done gets none, where the schedule has it so.
 create function public.insert_slots(known public.schedules, slots timestamptz[]) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -261,11 +294,14 @@ as $$
 declare
     slot timestamptz;
     key text;
-    job_id bigint;
+    job_id bigint := known.last_job_id;
     is_new boolean;
     jobs jsonb := '[]';
 begin
     foreach slot in array insert_slots.slots loop
+        continue when known.overlap = 'skip' and exists (
+            select from public.jobs as j where j.id = job_id and j.status in ('pending', 'running')
+        );
         key := known.name || '@' || to_char(slot at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI')
             || case when extract(second from slot) = 0 then 'Z' else to_char(slot at time zone 'UTC', ':SS"Z"') end;
         insert into public.jobs (queue, type, data, run_at, idempotency_key)

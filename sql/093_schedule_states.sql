@@ -17,7 +17,7 @@ begin
     if s.name is null then
         raise exception using errcode = 'PT422', message = format('there is no schedule %s', schedule_state.name);
     end if;
-    code := jsonb_populate_record(null::public.schedules, s.declared);
+    code := jsonb_populate_record(null::public.schedules, '{"overlap": "allow"}' || s.declared);
     select j.id, j.status, j.run_at, j.finished_at, j.attempt into job from public.jobs as j where j.id = s.last_job_id;
     problem := case
         when s.paused then null
@@ -44,11 +44,13 @@ begin
     end;
     return jsonb_build_object(
         'name', s.name, 'origin', s.origin, 'queue', s.queue, 'type', s.type, 'cron', s.cron,
-        'every_seconds', s.every_seconds, 'timezone', s.timezone, 'missed', s.missed, 'paused', s.paused,
+        'every_seconds', s.every_seconds, 'timezone', s.timezone, 'missed', s.missed, 'overlap', s.overlap,
+        'paused', s.paused,
         'changed', s.declared is not null and (
-            s.queue, s.type, s.data, s.slot_as, s.cron, s.every_seconds, s.timezone, s.missed
+            s.queue, s.type, s.data, s.slot_as, s.cron, s.every_seconds, s.timezone, s.missed, s.overlap
         ) is distinct from (
-            code.queue, code.type, code.data, code.slot_as, code.cron, code.every_seconds, code.timezone, code.missed
+            code.queue, code.type, code.data, code.slot_as, code.cron, code.every_seconds, code.timezone, code.missed,
+            code.overlap
         ),
         'last_slot', s.last_slot, 'next_slot', case when not s.paused then s.next_slot end, 'left_out', s.left_out,
         'last_job', case when job.id is not null then jsonb_build_object(
@@ -61,8 +63,8 @@ $$;
 
 
 -- How the schedules stand: [{"name", "origin", "queue", "type", "cron", "every_seconds", "timezone", "missed",
--- "paused", "changed" (an operator changed what code declares), "last_slot", "next_slot", "left_out", "last_job":
--- {"id", "status", "run_at", "finished_at"} or null, "problem": a sentence or null}, …], by name.
+-- "overlap", "paused", "changed" (an operator changed what code declares), "last_slot", "next_slot", "left_out",
+-- "last_job": {"id", "status", "run_at", "finished_at"} or null, "problem": a sentence or null}, …], by name.
 -- Callers: people, over RPC. No data of jobs is in it.
 create function public.schedule_states() returns jsonb
 language sql stable security definer

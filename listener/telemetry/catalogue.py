@@ -167,7 +167,7 @@ LEFT_OUT = _counter(
     "pulse_schedule_slots_left_out_total",
     "worker.schedule.slots_left_out",
     "",
-    "Slots of schedules that were missed and get no job, by the policy of their schedule.",
+    "Slots of schedules that get no job, by `missed` or `overlap` of their schedule.",
 )
 REFUSED = _counter(
     "pulse_schedules_refused_total",

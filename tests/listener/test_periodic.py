@@ -64,6 +64,7 @@ def test_what_stands_above_a_handler_becomes_its_schedules(package: Package) -> 
         ('@cron("0 0 30 2 *")', "names no moments"),
         ('@cron("0 0 * * *", timezone="Mars/Olympus")', "the time zone Mars/Olympus is not known here"),
         ('@every(timedelta(1), missed="twice")', "must say missed as skip, once or all"),
+        ('@every(timedelta(1), overlap="wait")', "must say overlap as allow or skip"),
         ('@every(timedelta(1), name="two words")', "its schedule's name must be"),
         (
             '@every(timedelta(1), data={"full": "hidden", "other": 1})',
@@ -98,7 +99,7 @@ def test_two_handlers_may_not_share_a_schedules_name(package: Package) -> None:
 def test_the_example_of_the_page_works(package: Package, checkout: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (checkout / "docs" / "schedules.md").read_text(), re.DOTALL)
     schedules = load(package({"maintenance/report.py": f'"""Reports."""\n{code}'})).schedules
-    assert [(one.name, one.missed, one.slot_as) for one in schedules] == [
-        ("report", "once", None),
-        ("morning_report", "all", "at"),
+    assert [(one.name, one.missed, one.overlap, one.slot_as) for one in schedules] == [
+        ("report", "once", "skip", None),
+        ("morning_report", "all", "allow", "at"),
     ]

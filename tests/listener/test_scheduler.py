@@ -227,6 +227,54 @@ async def test_missed_slots_are_dealt_with_by_policy_and_told(gateway: Gateway, 
     )
 
 
+async def test_a_slot_that_came_during_a_deploy_is_run_although_the_new_release_changes_its_rule(
+    gateway: Gateway, owner: Connection
+) -> None:
+    """By the policy of the schedule; the rule of the new release begins with the release."""
+    at_three, at_four = (
+        [
+            replace(declared(missed, missed=missed), rule=Rule(cron=f"0 {hour} * * *"))
+            for missed in ("once", "all")
+        ]
+        for hour in (15, 16)
+    )
+    async with scheduling(gateway, *at_three):
+        for missed in ("once", "all"):
+            await until("it is reckoned", lambda missed=missed: next_slot(owner, missed))  # type: ignore[misc]
+    await set_clock(owner, NOON + 28 * HOUR)
+    async with scheduling(gateway, *at_four) as running:
+        await running.inserts(3)
+        await until("it is taken over", lambda: rules(owner, "0 16 * * *"))
+        await set_clock(owner, NOON + 52 * HOUR)
+        await running.inserts(5)
+    assert sorted(await keys(owner)) == [
+        "all@2026-03-29T15:00Z",
+        "all@2026-03-30T15:00Z",
+        "all@2026-03-31T16:00Z",
+        "once@2026-03-30T15:00Z",
+        "once@2026-03-31T16:00Z",
+    ]
+
+
+async def test_a_slot_comes_to_nothing_while_its_last_job_runs_and_that_is_told(
+    gateway: Gateway, owner: Connection
+) -> None:
+    one = replace(PRUNE, overlap="skip")
+    async with scheduling(gateway, one) as running:
+        await running.inserts(1)
+        await set_clock(owner, NOON + HOUR)
+        await until("it is told", lambda: bool(running.told.of(SlotsLeftOut)))
+        await owner.execute("update jobs set status = 'completed', finished_at = now()")
+        await set_clock(owner, NOON + 2 * HOUR)
+        await running.inserts(2)
+    assert [(event.name, event.count) for event in running.told.of(SlotsLeftOut)] == [("prune", 1)]
+    assert await keys(owner) == ["prune@2026-03-29T12:00Z", "prune@2026-03-29T14:00Z"]
+
+
+async def rules(owner: Connection, cron: str) -> bool:
+    return await owner.fetchval("select bool_and(cron = $1) from schedules", cron) is True
+
+
 async def test_a_schedule_whose_jobs_fail_or_are_never_run_goes_on(
     gateway: Gateway, owner: Connection
 ) -> None:

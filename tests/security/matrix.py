@@ -98,7 +98,7 @@ READS: Final = {
     **ALERT_READS,
 }
 """Who reads some columns only. Who reads at all and is not named here reads all columns."""
-_SCHEDULE = frozenset("queue type data slot_as cron every_seconds timezone missed paused".split())
+_SCHEDULE = frozenset("queue type data slot_as cron every_seconds timezone missed overlap paused".split())
 _QUOTE = frozenset("feed symbol at bid ask bid_size ask_size".split())
 _PACE = frozenset({"broker", "calls", "per_seconds"})
 INSERTS: Final = {

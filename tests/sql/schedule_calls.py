@@ -1,6 +1,7 @@
 """The functions of schedules over one connection, and a clock of the database that stands still until it is set."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,18 @@ class Schedules(Calls):
         )
 
     async def declare(self, *words: Json) -> list[Json]:
+        """Those that are refused."""
+        refused: list[Json] = (await self._declared(words))["refused"]
+        return refused
+
+    async def put_off(self, *words: Json) -> list[str]:
+        """The names of those that wait for the slots of the rule before."""
+        said = await self._declared(words)
+        assert said["refused"] == []
+        names: list[str] = said["put_off"]
+        return names
+
+    async def _declared(self, words: Sequence[Json]) -> Json:
         base: Json = {
             "data": {},
             "slot_as": None,
@@ -30,10 +43,10 @@ class Schedules(Calls):
             "timezone": "UTC",
             "missed": "once",
         }
-        refused: list[Json] = (
-            await self._answer("declare_schedules($1)", json.dumps([{**base, **one} for one in words]))
-        )["refused"]
-        return refused
+        said: Json = await self._answer(
+            "declare_schedules($1)", json.dumps([{**base, **one} for one in words])
+        )
+        return said
 
     async def due(self) -> list[Json]:
         due: list[Json] = (await self._answer("due_schedules()"))["due"]

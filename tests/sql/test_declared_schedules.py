@@ -1,7 +1,7 @@
 """What code declares becomes rows, and leaves to operators what is theirs."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.sql.calls import Connection
@@ -32,6 +32,27 @@ async def test_code_takes_over_its_own_changes_and_leaves_those_of_operators(
     await schedules.connection.execute("delete from schedules")
     await schedules.declare(CODE)
     assert await row() == ("0 8 * * *", "UTC", "once", "{}", False)
+
+
+async def test_what_becomes_of_slots_that_overlap_is_declared_and_changed_like_all_else(
+    schedules: Schedules, now: datetime
+) -> None:
+    """A version before, which does not know the word, lets them overlap."""
+
+    async def overlap() -> tuple[str, bool]:
+        state = await schedules.state()
+        return state["overlap"], state["changed"]
+
+    await schedules.declare(CODE)
+    assert await overlap() == ("allow", False)
+    await schedules.declare({**CODE, "overlap": "skip"})
+    assert await overlap() == ("skip", False)
+    await schedules.connection.execute("update schedules set overlap = 'allow'")
+    assert await overlap() == ("allow", True)
+    await schedules.declare({**CODE, "overlap": "skip", "missed": "all"})
+    assert await overlap() == ("allow", True)
+    await schedules.declare(CODE)
+    assert await overlap() == ("allow", False)
 
 
 async def test_a_declaration_that_is_wrong_or_has_an_operators_name_hinders_no_other(
@@ -70,3 +91,60 @@ async def test_a_declaration_that_is_gone_from_all_code_ends_within_a_day_and_co
     assert "no process has declared it since 2027-03-29 11:00 UTC" in (await schedules.state())["problem"]
     await schedules.declare(CODE)
     assert len(await schedules.due()) == 1
+
+
+async def test_a_rule_that_changes_loses_no_slot_of_the_one_before(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    """A slot came while no process was there, and the release that changes its rule is the first to be there again."""
+    eight = now.replace(day=29, hour=8)
+    nine = {**CODE, "cron": "0 9 * * *", "data": {"full": True}}
+    await schedules.declare(CODE)
+    (seen,) = await schedules.due()
+    await schedules.run(seen, next_in=20 * HOUR)
+    await set_clock(owner, eight + timedelta(minutes=30))
+    assert await schedules.put_off(nine) == ["report"]
+    assert await schedules.put_off(nine) == ["report"], "however often it is said"
+    (seen,) = await schedules.due()
+    assert await schedules.put_off(nine) == ["report"], (
+        "and what another process has seen meanwhile stays as it is"
+    )
+    assert seen["cron"] == "0 8 * * *"
+    assert not (await schedules.run(seen, eight, next_in=24 * HOUR))["moved"]
+    assert await schedules.jobs() == [("report", "report@2027-03-29T08:00Z", {"full": True})], (
+        "all else is new"
+    )
+    assert await schedules.put_off(nine) == []
+    (seen,) = await schedules.due()
+    assert (seen["cron"], datetime.fromisoformat(seen["settled_to"])) == (
+        "0 9 * * *",
+        eight + timedelta(minutes=30),
+    )
+    assert not (await schedules.state())["changed"]
+
+
+async def test_a_changed_rule_waits_for_no_slot_of_a_pause_nor_for_one_that_is_refused_again_and_again(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    never = {**CODE, "cron": "0 0 30 2 *"}
+    changed = [{**CODE, "cron": "0 9 * * *"}, {**CODE, "name": "held", "cron": "0 9 * * *"}]
+    await schedules.declare(never, {**CODE, "name": "held"})
+    await owner.execute("update schedules set paused = true where name = 'held'")
+    for _ in range(3):
+        await set_clock(owner, await owner.fetchval("select clock_now() + interval '1 minute'"))
+        assert await schedules.put_off(*changed) == ["report"]
+        (seen,) = await schedules.due()
+        await schedules.run(seen, problem="cron names a day that does not come")
+    assert await schedules.put_off(*changed) == []
+    assert await schedules.value("select array_agg(distinct cron) from schedules") == ["0 9 * * *"]
+
+
+async def test_a_changed_rule_that_comes_after_a_day_loses_no_slot_of_the_one_before(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    await schedules.declare(CODE)
+    await set_clock(owner, now + 60 * HOUR)
+    assert await schedules.due() == []
+    assert await schedules.put_off({**CODE, "cron": "0 9 * * *"}) == ["report"]
+    (seen,) = await schedules.due()
+    assert datetime.fromisoformat(seen["settled_to"]) == now

@@ -35,6 +35,7 @@ from tests.sql.schedule_calls import HOUR, Schedules, set_clock
         ({"every_seconds": 0}, "every_seconds must be from 1"),
         ({"timezone": "Europe/Berlin"}, "every_seconds has no timezone"),
         ({"missed": "twice"}, "missed is skip, once or all"),
+        ({"overlap": "wait"}, "overlap is allow or skip"),
         ({"data": "[]"}, "data must be a JSON object"),
         ({"type": "Prune"}, "type must be a lower-case word"),
         ({"name": "two words"}, "name must be 1 to 100 letters"),
@@ -231,6 +232,30 @@ async def test_a_payload_that_its_schema_refuses_is_told_with_its_field(
     assert (await schedules.run(seen, now + HOUR))["refused"] is None
 
 
+async def test_a_slot_whose_last_job_is_not_done_gets_none_where_the_schedule_has_it_so(
+    schedules: Schedules, owner: Connection, now: datetime
+) -> None:
+    await schedules.add(overlap="skip", missed="all")
+    await schedules.add(name="two", type="other")
+    hours = [now + n * HOUR for n in range(1, 6)]
+
+    async def run_to(*slots: datetime) -> dict[str, int]:
+        await set_clock(owner, slots[-1])
+        turns = [await schedules.run(seen, *slots) for seen in await schedules.due()]
+        return {turn["name"]: turn["left_out"] for turn in turns}
+
+    assert await run_to(*hours[:2]) == {"one": 1, "two": 0}, "of two that are handed on together the first"
+    assert await run_to(hours[2]) == {"one": 1, "two": 0}, "it waits"
+    claimed = await schedules.take(queue="maintenance", types=["prune"])
+    assert await run_to(hours[3]) == {"one": 1, "two": 0}, "it runs"
+    await schedules.end(claimed, "completed")
+    assert await run_to(hours[4]) == {"one": 0, "two": 0}
+    keys = [key for _, key, _ in await schedules.jobs() if key.startswith("one")]
+    assert keys == ["one@2027-03-28T13:00Z", "one@2027-03-28T17:00Z"]
+    (one, _) = json.loads(await schedules.value("select schedule_states()"))
+    assert (one["overlap"], one["left_out"]) == ("skip", 3)
+
+
 async def test_slots_of_a_pause_are_gone(schedules: Schedules, owner: Connection, now: datetime) -> None:
     await schedules.add()
     (seen,) = await schedules.due()
@@ -308,9 +333,13 @@ async def test_every_statement_of_the_page_works_as_it_stands_there(
     schedules: Schedules, checkout: Path
 ) -> None:
     blocks = re.findall(r"```sql\n(.*?)```", (checkout / "docs" / "schedules.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         await schedules.connection.execute(block)
     state = await schedules.state()
     assert (state["name"], state["cron"], state["paused"]) == ("night_prune", "30 4 * * *", False)
+    assert (
+        state["overlap"],
+        await schedules.value("select at_once from job_limits where type = 'prune'"),
+    ) == ("skip", 1)
     assert [type_ for type_, _, _ in await schedules.jobs()] == ["prune"]
