@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
+from listener.keyfile import PATIENCE_SECONDS, IsNoFile, text_of
 from listener.keys import WHERE_KEYS, publishable_key_problem, service_key_problem, worker_key_problem
 
 SERVICE_NAME: Final = "SUPABASE_SERVICE_ROLE_KEY"
@@ -106,12 +106,19 @@ def words_of(environment: Mapping[str, str], name: str) -> tuple[str, list[str],
     if environment.get(name):
         return name + FILE, [], f"{name} and {name}{FILE} are both set: keep one of them."
     try:
-        return name + FILE, _words(Path(file).read_text()), None
+        text = text_of(file)
     except UnicodeDecodeError:
         return name + FILE, [], f"{name}{FILE} names a file that is no text."
+    except IsNoFile:
+        mend = "Write it into a file, and name that."
+        return name + FILE, [], f"{name}{FILE} names no file, but a folder, a pipe or a device. {mend}"
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "its name is none"
         return name + FILE, [], f"{name}{FILE} names a file that cannot be read ({why})."
+    if text is None:
+        slow = f"could not be read within {PATIENCE_SECONDS:.0f} s. Look at the disk or mount that it is on."
+        return name + FILE, [], f"{name}{FILE} names a file that {slow}"
+    return name + FILE, _words(text), None
 
 
 class Keyring:
@@ -125,7 +132,7 @@ class Keyring:
         tell: Callable[[KeyEvent], None] = lambda _: None,
         learn: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
-        """`read` may block, for as long as reading a file takes; `learn` gets what must never be printed."""
+        """`read` may block for some seconds; `learn` gets what must never be printed."""
         self.now = first
         """With which the next call to the REST API is made."""
         self.proven = first

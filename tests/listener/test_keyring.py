@@ -1,6 +1,8 @@
 """Which key is shown: the first that the project takes, whatever is in the files and whenever it comes there."""
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,11 +14,13 @@ from supabase import PostgrestAPIError
 from devstack.gateway import Gateway
 from devstack.keys import Keys
 from handlers.clients.database import database_of
+from listener import keyfile
 from listener.config import read_config
 from listener.errors import ConfigError, StoreRefused
 from listener.jobs import NewJob
 from listener.keyring import Key, KeyEvent, KeyRefused, Keyring, KeyTaken, KeyUnusable, read_keys
 from listener.store import Store, connected
+from listener.tokens import Tokens, read_tokens
 
 NAME = "SUPABASE_SERVICE_ROLE_KEY"
 JOB = NewJob("maintenance", "prune")
@@ -155,6 +159,8 @@ async def test_a_handlers_database_shows_the_new_key_and_repeats_what_was_refuse
         ({NAME + "_FILE": "/nowhere/at/all"}, "cannot be read (No such file or directory)"),
         ({NAME + "_FILE": "{empty}"}, "a file that is empty"),
         ({NAME + "_FILE": "{binary}"}, "a file that is no text"),
+        ({NAME + "_FILE": "{pipe}"}, "names no file, but a folder, a pipe or a device. Write it into a file"),
+        ({NAME + "_FILE": "{folder}"}, "names no file, but a folder"),
         ({NAME + "_FILE": "{empty}", NAME: Keys().secret}, "are both set"),
         ({NAME: "sb_secret_wrong! sb_publishable_12345678"}, "publishable key"),
     ],
@@ -164,11 +170,44 @@ def test_what_is_wrong_with_a_file_is_told_at_start(
 ) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    files = {"empty": tmp_path / "empty", "binary": tmp_path / "binary"}
+    os.mkfifo(tmp_path / "pipe")
+    files = {"folder": tmp_path, **{name: tmp_path / name for name in ("empty", "binary", "pipe")}}
     given = {name: value.format(**files) for name, value in environment.items()}
     with pytest.raises(ConfigError, match="SUPABASE_SERVICE_ROLE_KEY") as refused:
         read_config({"SUPABASE_URL": "https://project.supabase.co", **given})
     assert told in str(refused.value)
+
+
+async def test_a_mount_that_hangs_is_told_and_the_keys_in_use_go_on_until_it_is_back(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+
+    class Hung(type(Path())):  # type: ignore[misc]  # the class of this platform
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            assert back.wait(40)
+            return Path(self).stat(follow_symlinks=follow_symlinks)
+
+    one = Ring(tmp_path / "key", gateway.keys.secret)
+    tokens = Tokens([], lambda: read_tokens({"PULSE_DOOR_TOKENS_FILE": str(one.file)}), one.told.append)
+    monkeypatch.setattr(keyfile, "Path", Hung)
+    monkeypatch.setattr(keyfile, "PATIENCE_SECONDS", 0.05)
+    async with one.store(gateway) as store:
+        for _ in range(3):
+            await tokens.look()
+            assert not await one.ring.look()
+        await store.enqueue([JOB])
+        names = ("PULSE_DOOR_TOKENS_FILE", f"{NAME}_FILE")
+        slow = "names a file that could not be read within 3 s. Look at the disk or mount that it is on."
+        assert one.told == [KeyUnusable(f"{name} {slow}") for name in names]
+        assert sum(thread.name == "key file" for thread in threading.enumerate()) == 1, "a file holds one"
+        new = gateway.keys.new_secret()
+        one.put(new)
+        back.set()
+        monkeypatch.setattr(keyfile, "PATIENCE_SECONDS", 40)
+        assert await one.ring.look()
+        await store.enqueue([JOB])
+        assert (one.ring.proven.value, one.told[2:]) == (new, [KeyTaken(f"{NAME}_FILE")])
 
 
 def test_the_keys_of_a_file_are_what_settings_and_secrets_hold(tmp_path: Path) -> None:
