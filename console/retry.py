@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import TypedDict, cast
 
 from console.asking import operator
-from console.choosing import filter_arguments, filters, pages
-from console.command import DONE, NOT_DONE, Command, Group, WrongWords, positive
+from console.choosing import acting_arguments, agreed, filters, one_of_both, pages
+from console.command import DONE, NOT_DONE, Command, Group, positive
 from console.looking import now_of
 from console.screen import Column, Screen
 from console.words import moment, number, since, things
@@ -40,12 +40,8 @@ def _arguments(parser: ArgumentParser) -> None:
         action="append",
         help="the dead letter of this job",
     )
-    filter_arguments(parser)
+    acting_arguments(parser)
     parser.add_argument("--error", metavar="CLASS", help="with this class of error only, such as TimedOut")
-    parser.add_argument(
-        "--limit", type=positive, default=1000, metavar="N", help="at most so many by filter (default: 1000)"
-    )
-    parser.add_argument("--yes", action="store_true", help="do it; without, filters only show what would run")
 
 
 async def _run(arguments: Namespace, screen: Screen) -> int:
@@ -54,18 +50,23 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         chosen["error_class"] = arguments.error
     if arguments.jobs:
         chosen["job_ids"] = arguments.jobs
-    if bool(arguments.ids) == bool(chosen):
-        raise WrongWords("name dead letters by their ids, or choose them by filter: one of both")
+    one_of_both(arguments.ids, chosen, "dead letters")
     async with operator("pulse-retry") as store:
         if arguments.ids:
             return await _replay(store, arguments.ids, screen, tell_each=True)
         letters, now = await _matching(store, chosen, arguments.limit, screen)
-        if not arguments.yes and not arguments.jobs:
-            return _preview(letters, now, arguments.limit, screen)
+        acts = arguments.yes or arguments.jobs
         if not letters:
-            screen.answer({"replayed": {}, "skipped": []})
-            screen.problem("No dead letter that can be replayed matches.")
-            return NOT_DONE
+            screen.answer({"replayed": {}, "skipped": []} if acts else {"would_replay": []})
+            told = screen.problem if acts else screen.say
+            told("No dead letter that can be replayed matches.")
+            return NOT_DONE if acts else DONE
+        if not arguments.jobs:
+            _show(letters, now, screen)
+            would = f"{things(len(letters), 'dead letter')} would run again"
+            if not await agreed(arguments, len(letters), would, screen):
+                screen.answer({"would_replay": letters})
+                return DONE
         each = bool(arguments.jobs)
         return await _replay(store, [one["id"] for one in letters], screen, tell_each=each)
 
@@ -80,12 +81,8 @@ async def _matching(
     return letters, now_of(said)
 
 
-def _preview(letters: list[_LetterJson], now: datetime, limit: int, screen: Screen) -> int:
-    """What would run, and nothing is changed."""
-    screen.answer({"would_replay": letters})
-    if not letters:
-        screen.say("No dead letter that can be replayed matches.")
-        return DONE
+def _show(letters: list[_LetterJson], now: datetime, screen: Screen) -> None:
+    """What would run."""
     kinds = Counter((one["queue"], one["type"], one["error_class"] or "—") for one in letters)
     counts = (Column("letters", right=True), Column("queue"), Column("type"), Column("error", bends=True))
     screen.table(counts, [(number(count), *kind) for kind, count in kinds.most_common()])
@@ -110,12 +107,6 @@ def _preview(letters: list[_LetterJson], now: datetime, limit: int, screen: Scre
     screen.table(columns, rows)
     if len(letters) > _SHOWN:
         screen.say(f"… and {things(len(letters) - _SHOWN, 'more', 'more')}")
-    screen.say()
-    most = " (there may be more: --limit)" if len(letters) == limit else ""
-    screen.say(
-        f"{things(len(letters), 'dead letter')} would run again{most}. Nothing was changed: add --yes to do it."
-    )
-    return DONE
 
 
 async def _replay(store: Store, ids: list[int], screen: Screen, *, tell_each: bool) -> int:

@@ -4,6 +4,7 @@ A text that comes out of the database cannot steer the terminal: its control cha
 terminals, and not with NO_COLOR or TERM=dumb.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -67,6 +68,8 @@ class Screen:
 
     def __init__(self, out: TextIO, err: TextIO, environment: Mapping[str, str], *, as_json: bool) -> None:
         self.as_json = as_json
+        self.can_ask = out.isatty() and sys.stdin.isatty() and not as_json
+        """Whether somebody is there who can answer."""
         self.is_live = out.isatty() and environment.get("TERM") != "dumb" and not as_json
         """Whether what was printed can be drawn over."""
         self._out = out
@@ -79,6 +82,18 @@ class Screen:
     def width(self) -> int:
         """How many columns a line has; beside a terminal it has no end."""
         return max(shutil.get_terminal_size().columns, _NARROWEST) if self._out.isatty() else _UNLIMITED
+
+    async def agrees(self, question: str) -> bool:
+        """Asks somebody at a terminal, who may also leave with Ctrl-C."""
+        self._raw(question)
+        loop = asyncio.get_running_loop()
+        answered = asyncio.Event()
+        loop.add_reader(sys.stdin, answered.set)
+        try:
+            await answered.wait()
+        finally:
+            loop.remove_reader(sys.stdin)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def answer(self, value: object) -> None:
         """The JSON document, with --json; without, nothing."""

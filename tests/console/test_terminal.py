@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import termios
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -23,6 +24,13 @@ _PAGE, _BACK = "\x1b[?1049h", "\x1b[?1049l"
 
 async def at_a_terminal(columns: int, *words: str, **environment: str) -> str:
     """What the terminal gets."""
+    return await answering(None, columns, *words, **environment)
+
+
+async def answering(
+    asked: Callable[[], Awaitable[str]] | None, columns: int, *words: str, **environment: str
+) -> str:
+    """The same, and to its question somebody there answers what `asked` gives."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
@@ -40,6 +48,9 @@ async def at_a_terminal(columns: int, *words: str, **environment: str) -> str:
         async with asyncio.timeout(40):
             while part := await asyncio.to_thread(_read, ours):
                 said += part
+                if asked is not None and said.endswith(b"[y/N] "):
+                    os.write(ours, f"{await asked()}\n".encode())
+                    asked = None
             assert await process.wait() == 0, said.decode()
     finally:
         os.close(ours)
@@ -83,3 +94,45 @@ async def test_top_draws_on_a_page_of_its_own_and_leaves_the_one_before_as_it_wa
     picture = _COLOUR.sub("", said)
     for text in ("payment", "worker-1-4711-9f3b2a", "sync_positions", "Ctrl-C ends it"):
         assert text in picture
+
+
+async def test_what_was_shown_is_cancelled_on_a_yes_and_nothing_that_came_since(
+    there: dict[str, str], owner: Connection
+) -> None:
+    async def statuses() -> list[str]:
+        return [
+            row["status"]
+            for row in await owner.fetch("select status from jobs where id in (5, 6, 7) order by id")
+        ]
+
+    async def no() -> str:
+        return "n"
+
+    async def yes() -> str:
+        assert await Calls(owner).insert("prune", queue="maintenance") == 7
+        return "y"
+
+    said = await answering(no, 80, "cancel", "--status", "pending", **there)
+    assert "2 jobs would be cancelled.\n" in said
+    assert said.endswith("Nothing was changed.\n")
+    assert await statuses() == ["pending", "pending"]
+    said = await answering(yes, 80, "cancel", "--status", "pending", **there)
+    assert _COLOUR.sub("", said).endswith("✓ 2 jobs are cancelled\n")
+    assert await statuses() == ["cancelled", "cancelled", "pending"]
+
+
+async def test_what_was_shown_runs_again_on_a_yes_and_nothing_that_came_since(
+    there: dict[str, str], owner: Connection
+) -> None:
+    async def yes() -> str:
+        calls = Calls(owner)
+        await calls.insert("email", queue="alerts", max_attempts=1)
+        job = await calls.take(queue="alerts", types=("email",))
+        await calls.end(job, "retry", error_class="TimedOut", error_message="late")
+        return "yes"
+
+    said = await answering(yes, 80, "retry", "--queue", "alerts", **there)
+    assert "2 dead letters would run again.\n" in said
+    assert _COLOUR.sub("", said).endswith("✓ 2 jobs run again\n")
+    left = await owner.fetch("select id from failed_jobs where replayed_at is null")
+    assert [row["id"] for row in left] == [3]
