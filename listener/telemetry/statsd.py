@@ -7,12 +7,17 @@ Counters go as what was added since the last sending that went out, gauges as th
 themselves, since the agent makes its own. Of more values than `_MOST_VALUES` the first are kept, with the rate that
 says how many there were. Sending never waits: what the socket does not take is told, and goes with the next sending
 (but for values, which are lost).
+
+The agent cannot tell a number that comes twice from one that was added twice, and a count too high is worse than one
+that is lost, as UDP may lose any. So each addition goes at most once: what was in the datagrams that the socket took
+counts as told, although a later one was refused.
 """
 
 import asyncio
 import re
 import socket
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
 
 from listener.errors import PulseError
 from listener.telemetry.catalogue import Kind, Metric
@@ -25,6 +30,13 @@ _VALUES_IN_LINE = 40
 # In Datadog a queue is a type, as in failed_jobs.job_type, and what we call a type is a job.
 _TAGS = {"queue": "type", "type": "job"}
 _NO_TAG = re.compile(r"[^A-Za-z0-9_.\-/]")
+_Counted: TypeAlias = tuple[tuple[Metric, Labels], float]
+
+
+class _Line(NamedTuple):
+    text: str
+    counted: _Counted | None
+    """Of a counter how far it has come with this line."""
 
 
 def tags(metric: Metric, labels: Labels) -> list[str]:
@@ -57,15 +69,14 @@ class Statsd:
     async def send(self, numbers: Numbers) -> None:
         """Everything since the last time. Raises PulseError when it does not go out."""
         to = await self._connected()
-        counted = dict(_counters(numbers))
-        lines = [*self._counts(counted), *_gauges(numbers), *self._values()]
+        lines = [*self._counts(numbers), *_gauges(numbers), *self._values()]
         try:
             for packet in _packets(lines):
-                to.send(packet)
+                to.send("\n".join(line.text for line in packet).encode())
+                self._sent.update(line.counted for line in packet if line.counted is not None)
         except OSError as error:
             self.close()  # a further try looks the host up again
             raise PulseError(f"nothing takes it at {self._named} ({error.strerror})") from error
-        self._sent = counted
 
     def close(self) -> None:
         """Lets go of the socket."""
@@ -92,12 +103,13 @@ class Statsd:
                 raise PulseError(f"{self._named} cannot be found ({error.strerror})") from error
         return self._socket
 
-    def _counts(self, counted: dict[tuple[Metric, Labels], float]) -> Iterator[str]:
-        for (metric, labels), value in counted.items():
-            if added := value - self._sent.get((metric, labels), 0.0):
-                yield _line(metric, f"{added:.10g}|c", labels)
+    def _counts(self, numbers: Numbers) -> Iterator[_Line]:
+        for metric, series in numbers.values.items():
+            for labels, value in series.items() if metric.kind is Kind.COUNTER else ():
+                if added := value - self._sent.get((metric, labels), 0.0):
+                    yield _line(metric, f"{added:.10g}|c", labels, ((metric, labels), value))
 
-    def _values(self) -> Iterator[str]:
+    def _values(self) -> Iterator[_Line]:
         measured, self._measured = self._measured, {}
         rate = f"|@{self._kept / self._seen:.6g}" if self._seen > self._kept else ""
         self._kept = self._seen = 0
@@ -107,34 +119,27 @@ class Statsd:
                 yield _line(metric, f"{words}|d{rate}", labels)
 
 
-def _counters(numbers: Numbers) -> Iterator[tuple[tuple[Metric, Labels], float]]:
-    for metric, series in numbers.values.items():
-        if metric.kind is Kind.COUNTER:
-            for labels, value in series.items():
-                yield (metric, labels), value
-
-
-def _gauges(numbers: Numbers) -> Iterator[str]:
+def _gauges(numbers: Numbers) -> Iterator[_Line]:
     for metric, series in numbers.values.items():
         if metric.kind is Kind.GAUGE:
             for labels, value in series.items():
                 yield _line(metric, f"{value:.10g}|g", labels)
 
 
-def _line(metric: Metric, value: str, labels: Labels) -> str:
+def _line(metric: Metric, value: str, labels: Labels, counted: _Counted | None = None) -> _Line:
     tagged = ",".join(tags(metric, labels))
-    return f"{metric.dotted}:{value}{'|#' if tagged else ''}{tagged}"
+    return _Line(f"{metric.dotted}:{value}{'|#' if tagged else ''}{tagged}", counted)
 
 
-def _packets(lines: Iterable[str]) -> Iterator[bytes]:
+def _packets(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
     """As many whole lines in each as fit."""
-    packet: list[str] = []
+    packet: list[_Line] = []
     size = 0
     for line in lines:
-        if packet and size + len(line) + 1 > _LARGEST:
-            yield "\n".join(packet).encode()
+        if packet and size + len(line.text) + 1 > _LARGEST:
+            yield packet
             packet, size = [], 0
         packet.append(line)
-        size += len(line) + 1
+        size += len(line.text) + 1
     if packet:
-        yield "\n".join(packet).encode()
+        yield packet

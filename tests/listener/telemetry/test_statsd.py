@@ -1,10 +1,12 @@
 """Numbers arrive at an agent as DogStatsD words them: once, in small datagrams, and nobody waits for the agent."""
 
+import errno
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -171,6 +173,39 @@ async def test_what_nobody_took_is_told_and_goes_with_the_next(
     (line,) = filter(job_line, again.lines())
     assert float(line["values"]) >= 1
     again.close()
+
+
+async def test_what_went_out_before_an_error_is_not_told_again(
+    agent: Agent, counts: Counts, statsd: Statsd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket takes some datagrams of a sending and refuses the next one: its buffer is full, say."""
+    for n in range(100):
+        counts(Called(f"function_{n}", TWO, "ok"))
+    numbers = counts.read()
+    room = 2
+
+    class Narrow(socket.socket):
+        def send(self, *words: Any) -> int:
+            nonlocal room
+            room -= 1
+            if room < 0:
+                raise BlockingIOError(errno.EAGAIN, "no room")
+            return super().send(*words)
+
+    monkeypatch.setattr(socket, "socket", Narrow)
+    told: Counter[str] = Counter()
+
+    def hear() -> None:
+        told.update(line["tags"] for line in agent.lines() if line["name"] == c.CALLS.dotted)
+
+    with pytest.raises(PulseError, match="nothing takes it"):
+        await statsd.send(numbers)
+    hear()
+    assert 0 < len(told) < 100
+    room = 1000
+    await statsd.send(numbers)
+    hear()
+    assert (len(told), set(told.values())) == (100, {1}), "the rest goes with the next"
 
 
 async def test_a_host_that_cannot_be_found_is_told(counts: Counts) -> None:
