@@ -127,3 +127,5 @@ class Enqueued(NamedTuple):
     id: int
     created: bool
     """False when a job with the same idempotency key was already there."""
+    differs: bool = False
+    """Whether that one is another job: of another type, with other data, or another user's."""

@@ -36,7 +36,7 @@ _SAYS: Mapping[int, str] = {
     408: "The request did not arrive in time.",
     413: "The body is too large.",
     415: "The body is of a kind that is not taken.",
-    422: "The database refuses the job, and says why.",
+    422: "The database refuses the job, and says why; or its Idempotency-Key came with another job before.",
     429: "Too many calls with this token; the header Retry-After says when to come again.",
     503: "The database cannot be reached now; sending it again with the key of the answer inserts it once.",
 }
@@ -130,7 +130,7 @@ def _insert(any_job: list[dict[str, str]]) -> dict[str, object]:
         "name": "Idempotency-Key",
         "in": "header",
         "required": False,
-        "description": "Sending the same key again inserts nothing, and answers the first job's id.",
+        "description": "Sending the same job with the same key again inserts nothing, and answers its id.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},
     }
     said = {code: _answer(text, "refused") for code, text in _SAYS.items()}

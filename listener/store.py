@@ -139,7 +139,10 @@ class Store:
         def read(answer: object) -> list[Enqueued]:
             words = cast("list[dict[str, object]]", answer)
             pairs = zip(jobs, words, strict=True)
-            return [Enqueued(cast("int", one["id"]), bool(one["created"])) for _, one in pairs]
+            return [
+                Enqueued(cast("int", one["id"]), bool(one["created"]), bool(one.get("differs")))
+                for _, one in pairs
+            ]
 
         return await self._call(function, {"jobs": [_new_job(job) for job in jobs]}, read)
 

@@ -208,6 +208,12 @@ class _Door:
         if key is not None and job.idempotency_key is not None:
             raise Refused(400, 'Say the key once: with Idempotency-Key, or as "idempotency_key".')
         enqueued = await enqueue_once(self._store, replace(job, idempotency_key=key or job.idempotency_key))
+        if key is not None and enqueued.differs:
+            raise Refused(
+                422,
+                "This Idempotency-Key came with another job before: its type, data or user_id was not the same."
+                " Nothing was inserted. Take a new key for a new job.",
+            )
         return web.json_response(
             {"id": enqueued.id, "created": enqueued.created}, status=201 if enqueued.created else 200
         )

@@ -3,10 +3,21 @@
 -- The common way is a plain INSERT and needs nothing from here. `enqueue` is for a batch that wants to
 -- know, job by job, whether it was new.
 
+-- Whether what a producer says is another job than this one: its type, its data, or whose it is.
+-- Callers: enqueue. When it is due and how urgent it is may change with a repetition, and in the row they do.
+create function public.is_another(known public.jobs, words jsonb) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+return ((known).type, (known).data, (known).user_id) is distinct from (
+    words ->> 'type', coalesce(nullif(words -> 'data', 'null'), '{}'), (words ->> 'user_id')::uuid
+);
+
+
 -- Enqueues a batch of jobs and answers [{"id": 1, "created": true}, …] in the order given.
 -- Callers: producers and the scheduler, over RPC.
 -- Guarantees: a job whose (queue, idempotency_key) exists already is answered with the existing id and
--- "created": false, so the call may be repeated. All or nothing: one refused job refuses the batch.
+-- "created": false, so the call may be repeated; when that is another job, with "differs": true too.
+-- All or nothing: one refused job refuses the batch.
 -- A run_at of the past is now: below the floor a row would wait for the next sweep.
 -- Locks: a key that another transaction is just inserting is waited for; keys are taken in their order,
 -- so two batches cannot wait for each other.
@@ -64,7 +75,11 @@ begin
         jsonb_agg(
             jsonb_build_object(
                 'id', coalesce(made.id, old.id), 'created', made.id is not null
-            ) order by o.place
+            ) || case
+                when old.id is not null and public.is_another(old, o.words) then '{"differs": true}'::jsonb
+                else '{}'
+            end
+            order by o.place
         )
     into answer
     from jsonb_array_elements(enqueue.jobs) with ordinality as o (words, place)

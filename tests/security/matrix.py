@@ -226,6 +226,7 @@ FUNCTIONS: Final = {
     "announce_insert":          ".    .    .     .       .",
     "announce_canary":          ".    .    .     .       .",
     "check_enqueue":            "-    -    -     -       -",
+    "is_another":               "-    -    -     -       -",
     "find_due":                 "-    -    -     -       -",
     "unknown_types":            "-    -    -     -       -",
     "check_lease":              "-    -    -     -       -",

@@ -78,6 +78,14 @@ async def test_a_key_in_the_header_inserts_once_and_is_the_callers_own(
                 200,
                 {"id": first["id"], "created": False},
             )
+        for other in (
+            {**JOB, "data": {"completed_days": 1}},
+            {**JOB, "user_id": "6f9619ff-8b86-4011-b42d-00cf4fc964ff"},
+            {**JOB, "type": "another", "queue": "maintenance"},
+        ):
+            status, said = await door.post(other, bearer(SHOP, Idempotency_Key="order-7"))
+            assert status == 422
+            assert str(said["error"]).startswith("This Idempotency-Key came with another job before")
         status, others = await door.post(JOB, bearer(CI, Idempotency_Key="order-7"))
         assert (status, others["created"]) == (201, True)
         assert (await row(owner, int(str(first["id"]))))["idempotency_key"] == "door/shop/order-7"

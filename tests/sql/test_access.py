@@ -53,6 +53,7 @@ INTERNAL = {
     "announce_by_broadcast",
     "announce_table",
     "check_enqueue",
+    "is_another",
     "find_due",
     "unknown_types",
     "check_lease",

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.sql.calls import Calls, Connection
+from tests.sql.calls import Calls, Connection, Json
 
 SYSTEM_COLUMNS = (
     "id",
@@ -89,6 +89,32 @@ async def test_a_key_makes_one_job_per_queue_however_often_it_is_sent(server: Ca
     assert again[1]["id"] == first[0]["id"]
     with pytest.raises(asyncpg.UniqueViolationError):
         await server.insert("a", idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    ("words", "differs"),
+    [
+        ({"data": None}, None),
+        ({"data": {}}, None),
+        ({"priority": 7, "max_attempts": 1, "run_at": "2099-01-01T00:00:00Z"}, None),
+        ({"data": {"n": 1}}, True),
+        ({"type": "b"}, True),
+        ({"user_id": "6f9619ff-8b86-4011-b42d-00cf4fc964ff"}, True),
+    ],
+    ids=str,
+)
+async def test_a_key_that_comes_again_with_another_job_is_told(
+    server: Calls, words: Json, differs: bool | None
+) -> None:
+    job = {"queue": "payment", "type": "a", "idempotency_key": "k"}
+    (first,) = await server.enqueue(job)
+    (again,) = await server.enqueue({**job, **words})
+    assert (again["id"], again["created"], again.get("differs")) == (first["id"], False, differs)
+    held = {"type": "a", "user_id": "6f9619ff-8b86-4011-b42d-00cf4fc964ff", "data": {"a": [1.0]}}
+    said = await server.enqueue(
+        *[{**job, "idempotency_key": "l", **one} for one in (held, {**held, "data": {"a": [1]}})]
+    )
+    assert [one.get("differs") for one in said] == [None, None], "a number is what it is worth"
 
 
 async def test_nothing_to_enqueue_is_nothing(server: Calls) -> None:
