@@ -2,7 +2,8 @@
 --
 -- A claim is two steps: find_due walks the pending index and locks rows that nobody else is taking, then
 -- one UPDATE counts the attempt and writes the lease. Claims never wait for a lock: they skip. Between the two,
--- if a limit governs one of the rows or a lane is to be looked at, pass_gates chooses (045_passing.sql).
+-- if a limit governs one of the rows, users' jobs fill the claim or a lane is to be looked at, pass_gates chooses
+-- (045_passing.sql).
 --
 -- The floor. Each finished job leaves a dead entry at the head of the pending index, and while an old
 -- snapshot is open (a dump, a forgotten transaction) nothing may remove them: every claim would walk over
@@ -35,8 +36,8 @@
 -- exceeds max_jobs, is left and counted as unsettled. To be sent with every sweep, and with a call that is
 -- repeated.
 -- Guarantees: a job is handed to one worker; its attempt is counted before anybody runs it; the order is
--- priority (larger first), run_at, id. Nothing is handed out that is paused, or for which a limit has no room
--- (043_gates.sql); what an answer lost had leased already runs, and is handed out again.
+-- priority (larger first), the turns of users (046_turns.sql), run_at, id. Nothing is handed out that is paused, or for
+-- which a limit has no room (043_gates.sql); what an answer lost had leased already runs, and is handed out again.
 -- It answers json and not jsonb, as finish does: a text that is written once, and not a tree that is built
 -- only to be printed (a fifth of the time of a call).
 create function public.claim(
@@ -71,6 +72,7 @@ declare
     lanes_at timestamptz;
     places integer;
     due record;
+    is_full boolean;
     jobs json;
     waited interval;
     unknown jsonb;
@@ -137,7 +139,11 @@ begin
     limit 1;
 
     places := case when cardinality(open_types) > 0 then claim.max_jobs - cardinality(again) else 0 end;
-    if places > 0 and (lanes_at <= now_at or claim.sweep and lanes_at is not null) then
+    if places > 0 and (
+        lanes_at <= now_at or claim.sweep and (
+            lanes_at is not null or public.find_aged(claim.queue, open_types, '{}', '{}', '{}', '{}') is not null
+        )
+    ) then
         due := public.pass_gates(
             claim.queue, open_types, places, claim.floor, claim.sweep, null, null, null
         );
@@ -147,9 +153,11 @@ begin
             case when gates.by_user then open_types else gates.by_user_types end, gates.spared_types,
             case when gates.by_others then open_types else gates.by_others_types end
         );
-        if due.is_limited then
+        is_full := due.has_users and cardinality(due.ids) >= places;
+        if due.is_limited or is_full then
             due := public.pass_gates(
-                claim.queue, open_types, places, claim.floor, claim.sweep, due.ids, due.floor, due.next_run_at
+                claim.queue, open_types, places, claim.floor, claim.sweep,
+                case when not is_full then due.ids end, due.floor, due.next_run_at
             );
         end if;
         due.next_run_at := least(due.next_run_at, lanes_at);
@@ -203,7 +211,8 @@ $$;
 
 
 -- Finds the due rows of a queue's line in the order of claims; the walk goes priority by priority.
--- Callers: claim, which has them locked and asks whether one of them may be limited (by its type, or by its user);
+-- Callers: claim, which has them locked and asks whether one of them may be limited (by its type, or by its user), and
+-- whether one has a user;
 -- pass_gates, which looks at more than it takes and locks itself, and leaves those out that it has seen (besides).
 -- known and floor = [[priority, run_at, id], …], where the search in each priority begins.
 -- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
@@ -213,7 +222,7 @@ $$;
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in locking boolean, in besides bigint[], in by_user text[], in not_by_user text[], in by_others text[],
-    out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean
+    out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean, out has_users boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -229,6 +238,7 @@ declare
     start_id bigint;
     found_ids bigint[];
     level_is_limited boolean;
+    level_has_users boolean;
     first_run_at timestamptz;
     level_run_at timestamptz;
 begin
@@ -238,6 +248,7 @@ begin
     ids := '{}';
     floor := '[]';
     is_limited := false;
+    has_users := false;
     if find_due.max_jobs <= 0 then
         next_run_at := now_at;
     end if;
@@ -272,8 +283,9 @@ begin
                     due.type = any (find_due.by_others)
                     or due.user_id is not null
                     and due.type = any (find_due.by_user) and due.type <> all (find_due.not_by_user)
-                )
-            into found_ids, first_run_at, level_is_limited
+                ),
+                bool_or(due.user_id is not null)
+            into found_ids, first_run_at, level_is_limited, level_has_users
             from (
                 select j.id, j.run_at, j.type, j.user_id
                 from public.jobs as j
@@ -290,6 +302,7 @@ begin
                 for update skip locked
             ) as due;
             is_limited := is_limited or coalesce(level_is_limited, false);
+            has_users := has_users or coalesce(level_has_users, false);
         else
             select array_agg(due.id), min(due.run_at) into found_ids, first_run_at
             from (

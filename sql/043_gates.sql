@@ -45,12 +45,14 @@ create table public.job_limits (
 );
 
 -- Which lanes there are, and from when on a look at one may bring something: a hint that may be early, never late.
--- A lane's name is the key of the gate that its jobs met: the limit's id and the key that it counts by.
+-- A lane's name is the key of the gate that its jobs met: the limit's id and the key that it counts by; 0 and the user's
+-- id where they wait for their user's next turn (046_turns.sql).
 create table public.lanes (
     lane text not null,
     queue text not null,
     type text not null,
     look_at timestamptz not null,
+    served_at timestamptz,                                      -- when it was the user's turn last, of a user's lanes
     primary key (lane, queue, type)
 );
 

@@ -1,8 +1,10 @@
--- From a due row through the gates: which of the due jobs no limit holds back (043_gates.sql), where the others wait.
+-- From a due row through the gates: which of the due jobs no limit holds back (043_gates.sql), whose turn it is
+-- (046_turns.sql), where the others wait.
 --
--- A claim hands out what it would if there were one line and it walked all of it: by priority, run_at and id, whatever
--- has room in each of its limits. But a row that is denied must not be walked over by every claim that follows, so it
--- leaves the line for the lane of the gate that denied it (jobs.lane). Lanes are looked at beside the line.
+-- A claim hands out what it would if there were one line and it walked all of it: by priority, then by turns, whatever
+-- has room in each of its limits. But a row that is denied, or whose user had a turn, must not be walked over by every
+-- claim that follows, so it leaves the line for a lane (jobs.lane): that of the gate that denied it, or its user's own.
+-- Lanes are looked at beside the line.
 --
 -- Exactness. Who starts a job of a limited key holds that key's lock until its commit, and counts once it has the lock:
 -- what runs, in the rows that run, and what started, in call_limits. The lock is tried for and never waited for. A job
@@ -12,13 +14,15 @@
 -- lane empty removes it, both under the lock of its key. Its look_at is when room comes by time; for room that comes
 -- when a job ends, the call that records the end sets it. When the entry is just being made that call may not see it,
 -- so a new entry is looked at again after a second; and any after a minute, and by every sweep. Sweeps also make
--- entries that are missing all the same (find_lanes): somebody may have deleted them.
+-- entries that are missing all the same (find_lanes): somebody may have deleted them. A user's own lane is looked at by
+-- every claim.
 
--- Chooses among due jobs those that no limit holds, up to max_jobs, locked; the others that it met go to their lanes.
--- Callers: claim, when a lane is to be looked at, or when a limit governs one of those that it found.
+-- Chooses among due jobs those that no limit holds, up to max_jobs, locked, in turns; the others that it met go to lanes.
+-- Callers: claim, when a lane is to be looked at, when a limit governs one of those that it found, when users' jobs fill
+-- it, and when a job has waited too long behind higher priorities.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
 -- It looks at the heads of at most 100 lanes, some 500 rows, and takes at most 300 keys. It looks into the line and the
--- lanes five times, and moves up to 500 more of those that wait behind a job that was denied.
+-- lanes five times, and moves up to 2,000 more of those that wait behind one that it moved.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in held bigint[], in held_floor jsonb, in held_next timestamptz,
@@ -38,15 +42,17 @@ declare
     now_at constant timestamptz := public.clock_now();
     wanted integer;
     batch integer;                      -- how many rows of the line it asked for
-    reach integer;                      -- how far it may go through the candidates
     line bigint[] := held;              -- the rows of the line of this round
     line_next timestamptz := held_next;
+    is_whole boolean;                   -- they are all that there are
+    is_last boolean;                    -- nobody waits longer for what may still come
     seen bigint[] := '{}';              -- those of all rounds, which stay where they are until the claim is done
     is_left boolean;                    -- a lane was left by what stood at its head
     governed text[];                    -- the types that limits govern,
     governing bigint[];                 -- and beside each the limit
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
     lane_types text[] := '{}';
+    aged bigint;                        -- who has waited too long behind higher priorities
     chosen record;                      -- the candidates, side by side
     keys text[] := '{}';                -- the gates met so far: their keys,
     rooms integer[] := '{}';            -- how many more they let through (null: somebody else is counting),
@@ -55,15 +61,20 @@ declare
     key text;
     gate integer;
     full_gate integer;
+    n integer;
     is_busy boolean := false;           -- somebody else is counting a key that was wanted, or has taken a row
     is_beaten boolean;                  -- in this round somebody else was faster,
-    tried integer;                      -- and so many of the candidates had their turn in it
+    tried bigint[];                     -- and these of the candidates had their turn in it
     is_counted boolean;
+    served uuid[] := '{}';              -- whose turn it was, once for each
     starts bigint[];
     start_keys text[];
+    start_users uuid[];
     denied bigint[];
     denied_to text[];
-    last_denied bigint;
+    denied_types text[];
+    last_denied integer;                -- its place in the line
+    turning uuid[];                     -- whose jobs go to their own lane
     met_lanes text[] := '{}';           -- where something was denied, with the type
     met_types text[] := '{}';
     locked bigint[];
@@ -96,6 +107,14 @@ begin
             limit 100
             for update skip locked
         ) as l;
+        if cardinality(lanes) > 0 then
+            keys := array(select distinct l.lane from unnest(lanes) as l (lane));
+            rooms := public.rooms_at(keys);
+            took := array_fill(0, array[cardinality(keys)]);
+        end if;
+        if pass_gates.from_the_start then
+            aged := public.find_aged(pass_gates.queue, pass_gates.types, lanes, lane_types, keys, rooms);
+        end if;
     end if;
 
     loop
@@ -108,22 +127,21 @@ begin
             into line, line_next, floor
             from public.find_due(
                 pass_gates.queue, pass_gates.types, batch, pass_gates.known, pass_gates.from_the_start,
-                false, seen, null, null, null
+                false, array_remove(seen || aged, null), null, null, null
             ) as f;
         end if;
+        is_whole := cardinality(line) < batch;
+        is_last := is_whole or rounds = 5 or has_moved and rounds > 1;
 
         select c.* into chosen
         from public.candidates(
-            pass_gates.queue, line, lanes, lane_types, ids, pass_gates.max_jobs,
-            governed, governing
+            pass_gates.queue, line, aged, lanes, lane_types, ids, pass_gates.max_jobs, governed, governing
         ) as c;
 
         fresh := array(
             select k.key from (
                 select unnest(string_to_array(w.words, ' ')) as key, w.n
                 from unnest(chosen.keys) with ordinality as w (words, n)
-                union all
-                select unnest(lanes), 0
             ) as k
             where k.key <> all (keys)
             group by k.key
@@ -139,20 +157,21 @@ begin
         -- One by one, since each takes of the room that the next one finds.
         starts := '{}';
         start_keys := '{}';
+        start_users := '{}';
         denied := '{}';
         denied_to := '{}';
-        last_denied := null;
+        denied_types := '{}';
         is_left := false;
         is_beaten := false;
-        tried := 0;
-        -- What is in a lane waits for what the line may still have before it.
-        reach := case
-            when cardinality(line) < batch then cardinality(chosen.ids)
-            else (select max(c.n) from unnest(chosen.lanes) with ordinality as c (lane, n) where c.lane is null)
-        end;
-        for n in 1..coalesce(reach, 0) loop
+        tried := '{}';
+        -- What is not first in line waits for what the line may still have before it; in the last round, no longer.
+        foreach n in array public.in_turns(
+            chosen.ids, aged, chosen.priorities, chosen.users, chosen.keys, keys, rooms, served,
+            case when is_whole then 0 when is_last then chosen.last_priority else 101 end,
+            chosen.reach
+        ) loop
             exit when cardinality(starts) >= wanted;
-            tried := n;
+            tried := tried || chosen.ids[n];
             full_gate := null;
             is_counted := false;
             foreach key in array coalesce(string_to_array(chosen.keys[n], ' '), '{}') loop
@@ -166,18 +185,15 @@ begin
                 if chosen.lanes[n] is distinct from keys[full_gate] then
                     denied := denied || chosen.ids[n];
                     denied_to := denied_to || keys[full_gate];
-                    met_lanes := met_lanes || keys[full_gate];
-                    met_types := met_types || chosen.types[n];
+                    denied_types := denied_types || chosen.types[n];
                     is_left := is_left or chosen.lanes[n] is not null;
-                end if;
-                if chosen.lanes[n] is null then
-                    last_denied := chosen.ids[n];
                 end if;
             elsif is_counted then
                 is_busy := true;
             else
                 starts := starts || chosen.ids[n];
                 start_keys := start_keys || coalesce(chosen.keys[n], '');
+                start_users := start_users || chosen.users[n];
                 foreach key in array coalesce(string_to_array(chosen.keys[n], ' '), '{}') loop
                     gate := array_position(keys, key);
                     rooms[gate] := rooms[gate] - 1;
@@ -186,18 +202,53 @@ begin
             end if;
         end loop;
 
-        -- What is behind them for the same gates would be met one by one by the claims to come.
-        if last_denied is not null and not has_moved and cardinality(starts) < wanted then
+        -- Who had a turn and wants another goes to the lane of its own, and so does who waits there already.
+        served := served || start_users;
+        turning := array(
+            select distinct c.user_id
+            from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.laned) as c (id, lane, user_id, is_laned)
+            where c.lane is null and c.id <> all (starts || denied) and (c.user_id = any (served) or c.is_laned)
+        );
+        fresh := array(
+            select '0/' || t.user_id from unnest(turning) as t (user_id)
+            where '0/' || t.user_id <> all (keys)
+            limit 300 - cardinality(keys)
+        );
+        if cardinality(fresh) > 0 then
+            rooms := rooms || public.rooms_at(fresh);
+            took := took || array_fill(0, array[cardinality(fresh)]);
+            keys := keys || fresh;
+        end if;
+        if cardinality(turning) > 0 then
+            turning := array(
+                select t.user_id
+                from unnest(turning) as t (user_id)
+                inner join unnest(keys, rooms) as k (key, room) on k.key = '0/' || t.user_id
+                where k.room is not null
+            );
+            select
+                denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg('0/' || c.user_id), '{}'),
+                denied_types || coalesce(array_agg(c.type), '{}')
+            into denied, denied_to, denied_types
+            from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.types) as c (id, lane, user_id, type)
+            where c.lane is null and c.id <> all (starts || denied) and c.user_id = any (turning);
+        end if;
+
+        -- What is behind them for the same reason would be met one by one by the claims to come.
+        last_denied := (select max(array_position(line, d.id)) from unnest(denied) as d (id));
+        if last_denied is not null and not has_moved
+            and (cardinality(starts) < wanted or last_denied = cardinality(line)) then
             has_moved := true;
-            select denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
-                met_lanes || coalesce(array_agg(b.key), '{}'), met_types || coalesce(array_agg(b.type), '{}')
-            into denied, denied_to, met_lanes, met_types
+            select
+                denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
+                denied_types || coalesce(array_agg(b.type), '{}')
+            into denied, denied_to, denied_types
             from public.behind(
-                pass_gates.queue, pass_gates.types, last_denied,
-                array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0),
+                pass_gates.queue, pass_gates.types, line[last_denied],
+                array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0), turning,
                 governed, governing
             ) as b
-            where b.id <> all (denied);
+            where b.id <> all (denied || starts);
         end if;
 
         locked := array(
@@ -212,6 +263,8 @@ begin
         set lane = d.lane
         from unnest(denied, denied_to) as d (id, lane)
         where j.queue = pass_gates.queue and j.id = d.id and d.id = any (locked);
+        met_lanes := met_lanes || denied_to;
+        met_types := met_types || denied_types;
 
         for n in 1..cardinality(starts) loop
             if starts[n] = any (locked) then
@@ -227,18 +280,29 @@ begin
         end loop;
 
         is_busy := is_busy or is_beaten;
-        seen := seen || case when is_beaten then chosen.ids[:tried] else line end;
-        next_run_at := case when cardinality(line) < batch then line_next else now_at end;
-        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5
-            or cardinality(line) < batch and not (is_left or is_beaten);
+        seen := seen || case when is_beaten then tried else line end;
+        next_run_at := case when is_whole then line_next else now_at end;
+        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5 or is_last and not (is_left or is_beaten);
         line := null;
+
+        -- The lanes that were just made, too.
+        select lanes || coalesce(array_agg(m.lane), '{}'), lane_types || coalesce(array_agg(m.type), '{}')
+        into lanes, lane_types
+        from (
+            select u.lane, u.type from unnest(denied_to, denied_types) as u (lane, type)
+            where starts_with(u.lane, '0/')
+            except
+            select v.lane, v.type from unnest(lanes, lane_types) as v (lane, type)
+        ) as m;
     end loop;
 
     if is_busy or cardinality(ids) >= pass_gates.max_jobs then
         next_run_at := now_at;
     end if;
     perform public.write_starts(keys, took);
-    perform public.keep_lanes(pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids);
+    perform public.keep_lanes(
+        pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids, served
+    );
     next_run_at := least(
         next_run_at,
         (
@@ -250,3 +314,6 @@ begin
     );
 end
 $$;
+
+revoke all on function public.pass_gates(text, text[], integer, jsonb, boolean, bigint[], jsonb, timestamptz)
+from public, anon, authenticated, service_role, pulse_worker;

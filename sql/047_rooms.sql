@@ -2,10 +2,13 @@
 
 -- The jobs among which a claim chooses, in its order, with the keys by which limits count each, parted by spaces.
 -- Callers: pass_gates. line = ids; of each lane the first ones that are due, besides those that are chosen already.
+-- laned = whether its user has a lane of its own. reach = so many are before the last of the line, whose priority is
+-- last_priority.
 create function public.candidates(
-    in queue text, in line bigint[], in due_lanes text[], in due_types text[], in besides bigint[], in max_jobs integer,
-    in governed text[], in governing bigint[],
-    out ids bigint[], out lanes text[], out types text[], out keys text[]
+    in queue text, in line bigint[], in aged bigint, in due_lanes text[], in due_types text[], in besides bigint[],
+    in max_jobs integer, in governed text[], in governing bigint[],
+    out ids bigint[], out lanes text[], out types text[], out keys text[], out users uuid[], out priorities integer[],
+    out laned boolean[], out reach integer, out last_priority integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -15,15 +18,24 @@ declare
     of_each constant integer := greatest(
         least(candidates.max_jobs, 500 / greatest(cardinality(candidates.due_lanes), 1)), 1
     );
+    has_lanes constant boolean := exists (select from public.lanes as l where l.queue = candidates.queue);
+    of_users constant bigint[] := array(select l.id from public.job_limits as l where l.per = 'user' and has_lanes);
 begin
     select
-        array_agg(c.id order by c.priority desc, c.run_at, c.id), array_agg(c.lane order by c.priority desc, c.run_at, c.id),
-        array_agg(c.type order by c.priority desc, c.run_at, c.id),
-        array_agg(c.words order by c.priority desc, c.run_at, c.id)
-    into ids, lanes, types, keys
+        array_agg(c.id), array_agg(c.lane), array_agg(c.type), array_agg(c.words), array_agg(c.user_id),
+        array_agg(c.priority), array_agg(c.has_lane),
+        count(*) filter (
+            where
+            c.priority > c.last_priority
+            or c.priority = c.last_priority and (c.waits_since, c.run_at, c.id) <= (c.last_run_at, c.last_run_at, c.last_id)
+        ),
+        max(c.last_priority)
+    into ids, lanes, types, keys, users, priorities, laned, reach, last_priority
     from (
         select
-            j.id, j.lane, j.type, j.priority, j.run_at,
+            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, turn.has_lane,
+            greatest(j.run_at, turn.served_at) as waits_since,
+            ends.priority as last_priority, ends.run_at as last_run_at, ends.id as last_id,
             (
                 select string_agg(l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data), ' ')
                 from unnest(candidates.governed, candidates.governing) as g (type, id)
@@ -33,7 +45,7 @@ begin
         from (
             select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
             from public.jobs as r
-            where r.queue = candidates.queue and r.id = any (candidates.line)
+            where r.queue = candidates.queue and r.id = any (candidates.line || candidates.aged)
             union all
             select head.*
             from unnest(candidates.due_lanes, candidates.due_types) as v (lane, type)
@@ -44,19 +56,29 @@ begin
                     r.queue = candidates.queue and r.status = 'pending'
                     and r.lane = v.lane and r.type = v.type and r.run_at <= now_at
                     and r.id <> all (candidates.besides)
+                    and r.id is distinct from candidates.aged
                 order by r.priority desc, r.run_at, r.id
                 limit of_each
             ) as head
         ) as j
+        left join lateral (
+            select max(l.served_at) as served_at, bool_or(starts_with(l.lane, '0/')) as has_lane
+            from public.lanes as l
+            where l.queue = candidates.queue and l.lane = any (public.lanes_of(j.user_id, of_users))
+        ) as turn on has_lanes and j.user_id is not null
+        left join public.jobs as ends
+            on ends.queue = candidates.queue and ends.id = candidates.line[cardinality(candidates.line)]
+        order by j.priority desc, greatest(j.run_at, turn.served_at), j.run_at, j.id
     ) as c;
 end
 $$;
 
 
--- Up to 500 due rows of the line behind a job that was denied, which wait for the same gates.
+-- Up to 2000 due rows of the line behind a job that was moved, which wait for the same gates, or whose users wait for
+-- their turn.
 -- Callers: pass_gates. full_keys: the gates without room.
 create function public.behind(
-    queue text, types text[], job_id bigint, full_keys text[], governed text[], governing bigint[]
+    queue text, types text[], job_id bigint, full_keys text[], turning uuid[], governed text[], governing bigint[]
 ) returns table (id bigint, type text, key text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -69,7 +91,7 @@ begin
     where j.queue = behind.queue and j.id = behind.job_id;
 
     return query
-    select j.id, j.type, gate.key
+    select j.id, j.type, coalesce(gate.key, '0/' || j.user_id)
     from (
         select r.id, r.type, r.user_id, r.data
         from public.jobs as r
@@ -78,9 +100,9 @@ begin
             and r.priority = ahead.priority and (r.run_at, r.id) > (ahead.run_at, ahead.id)
             and r.run_at <= public.clock_now() and r.type = any (behind.types)
         order by r.run_at, r.id
-        limit 500
+        limit 2000
     ) as j
-    cross join lateral (
+    left join lateral (
         select k.key
         from (
             select l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data) as key
@@ -90,13 +112,14 @@ begin
         ) as k
         where k.key = any (behind.full_keys)
         limit 1
-    ) as gate;
+    ) as gate on cardinality(behind.full_keys) > 0
+    where gate.key is not null or j.user_id = any (behind.turning);
 end
 $$;
 
 
 -- How many more jobs each gate lets through; null when somebody else is counting it. Holds the keys' locks.
--- Callers: pass_gates. Waits for nobody. A lane whose limit is gone has room for all.
+-- Callers: pass_gates. Waits for nobody. A lane whose limit is gone has room for all, as has a user's own.
 create function public.rooms_at(keys text[]) returns integer[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -221,9 +244,8 @@ $$;
 
 
 revoke all on function
-public.pass_gates(text, text[], integer, jsonb, boolean, bigint[], jsonb, timestamptz),
-public.candidates(text, bigint[], text[], text[], bigint[], integer, text[], bigint[]),
-public.behind(text, text[], bigint, text[], text[], bigint[]),
+public.candidates(text, bigint[], bigint, text[], text[], bigint[], integer, text[], bigint[]),
+public.behind(text, text[], bigint, text[], uuid[], text[], bigint[]),
 public.rooms_at(text[]),
 public.calls_within(timestamptz[], timestamptz, double precision),
 public.count_running(text[]),

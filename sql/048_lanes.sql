@@ -1,11 +1,11 @@
--- Where jobs wait that a limit holds back: when a lane is looked at, and how none is forgotten (045_passing.sql).
+-- Where jobs wait for room or for their turn: when a lane is looked at, and how none is forgotten (045_passing.sql).
 
 -- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
--- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it denied something;
--- taken = what it hands out.
+-- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it put something;
+-- taken = what it hands out, served = whose turn it was.
 create function public.keep_lanes(
     queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
-    keys text[], rooms integer[], taken bigint[]
+    keys text[], rooms integer[], taken bigint[], served uuid[]
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -15,7 +15,10 @@ declare
     full_keys text[];
     free_at timestamptz[];      -- beside them: when a start leaves its window; null: when a job ends
 begin
-    if cardinality(keep_lanes.lanes) + cardinality(keep_lanes.met_lanes) = 0 then
+    if
+        cardinality(keep_lanes.lanes) + cardinality(keep_lanes.met_lanes) = 0
+        and not exists (select from public.lanes as l where l.queue = keep_lanes.queue)
+    then
         return;
     end if;
     select array_agg(k.key), array_agg(
@@ -72,16 +75,39 @@ begin
 
     -- Only what is not there: on conflict do nothing would wait for who is just changing look_at.
     insert into public.lanes (lane, queue, type, look_at)
-    select distinct
+    select
         m.lane, keep_lanes.queue, m.type,
-        coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
-    from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as m (lane, type)
+        case
+            when starts_with(m.lane, '0/') then moment
+            else coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
+        end
+    from (select distinct u.lane, u.type from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as u (lane, type)) as m
     where
         not exists (
             select from public.lanes as l
             where l.lane = m.lane and l.queue = keep_lanes.queue and l.type = m.type
         )
+        and exists (
+            select from public.jobs as j
+            where
+                j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = m.lane and j.type = m.type
+                and j.id <> all (keep_lanes.taken)
+        )
     on conflict do nothing;
+
+    -- From now on they wait for their next turn.
+    update public.lanes as l
+    set served_at = moment
+    where
+        (l.lane, l.queue, l.type) in (
+            select k.lane, k.queue, k.type
+            from unnest(keep_lanes.served) as s (user_id)
+            cross join lateral unnest(
+                public.lanes_of(s.user_id, array(select o.id from public.job_limits as o where o.per = 'user'))
+            ) as own (lane)
+            inner join public.lanes as k on k.lane = own.lane and k.queue = keep_lanes.queue
+            for no key update of k skip locked
+        );
 end
 $$;
 
@@ -199,7 +225,7 @@ end
 $$;
 
 revoke all on function
-public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[]),
+public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], uuid[]),
 public.find_lanes(text),
 public.free_lanes(bigint[], boolean)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -2,10 +2,14 @@
 
 Times are seconds since the model began. One queue, one type; everything happens at once and in order. There is one
 line and no lanes: what a limit holds back is passed over. That the real queue moves it aside must not show.
+
+Which jobs a claim takes, the real queue chooses, and `choice.py` says whether it may.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from tests.sql.choice import doubts
 
 Ref = tuple[int, int]
 """(job, attempt)"""
@@ -25,6 +29,7 @@ class Job:
     cancel_requested: bool = False
     last_outcome: str | None = None
     user: str | None = None
+    made_at: float = 0.0
 
     @property
     def ref(self) -> Ref:
@@ -55,13 +60,14 @@ class Limit:
     def key(self, job: Job) -> str | None:
         return job.user if self.per == "user" else ""
 
-    def has_room(self, job: Job, running: Sequence[Job], now: float) -> bool:
+    def has_room(self, job: Job, running: Sequence[Job], beside: Sequence[Job], now: float) -> bool:
         key = self.key(job)
         if key is None:
             return True
-        beside = sum(self.key(other) == key for other in running)
-        started = sum(at > now - self.window for at in self.log.get(key, []))
-        return (self.at_once is None or beside < self.at_once) and (
+        starting = sum(self.key(other) == key for other in beside)
+        runs = sum(self.key(other) == key for other in running) + starting
+        started = sum(at > now - self.window for at in self.log.get(key, [])) + starting
+        return (self.at_once is None or runs < self.at_once) and (
             self.starts is None or started < self.starts
         )
 
@@ -99,6 +105,11 @@ class Model:
     """None: the queue, else a type."""
     limits: dict[tuple[str | None, str], Limit] = field(default_factory=dict[tuple[str | None, str], Limit])
     """By type (None: all of the queue) and by what they count."""
+    ever_limited: set[tuple[str | None, str]] = field(default_factory=set[tuple[str | None, str]])
+    served: dict[str, float] = field(default_factory=dict[str, float])
+    """When each user started a job last."""
+    doubts: list[str] = field(default_factory=list[str])
+    """What was wrong with the last claim."""
 
     def claim(
         self,
@@ -110,7 +121,7 @@ class Model:
         sweep: bool,
         chosen: Sequence[Ref],
     ) -> Taken:
-        """`chosen` is what the real queue gave: which of several unheard ones come first is not promised."""
+        """`chosen` is what the real queue gave."""
         lost: list[str] = []
         again: list[Job] = []
         if holding is not None:
@@ -145,11 +156,13 @@ class Model:
         taken = [*again]
         for job in again:
             self._start(job, worker, lease)
-        due = [job for job in self.jobs.values() if job.status == "pending" and job.run_at <= self.now]
-        for job in sorted(due, key=_order):
-            if len(taken) < max_jobs and not self.paused and self._passes(job):
-                self._start(job, worker, lease)
-                taken.append(job)
+        fresh = [self.jobs[id_] for id_, _ in chosen if self.jobs[id_] not in again]
+        self.doubts = doubts(self, fresh, max_jobs - len(again), sweep=sweep)
+        for job in fresh:
+            self._start(job, worker, lease)
+            taken.append(job)
+            if job.user is not None:
+                self.served[job.user] = self.now
         return Taken(
             [job.ref for job in sorted(taken, key=_order)],
             len(unheard) - len(again),
@@ -157,21 +170,22 @@ class Model:
             lost.count("failed"),
         )
 
-    def _passes(self, job: Job) -> bool:
-        """Whether there is room in each limit that governs it; if so, it is counted."""
+    def passes(self, job: Job, beside: Sequence[Job] = ()) -> bool:
+        """Whether there is room in each limit that governs it, when those start, too."""
         running = [other for other in self.jobs.values() if other.status == "running"]
-        govern = [
+        return all(limit.has_room(job, running, beside, self.now) for limit in self._governing())
+
+    def _governing(self) -> list[Limit]:
+        limits = [
             self.limits.get(("a", per)) or self.limits.get((None, per))
             for per in {per for _, per in self.limits}
         ]
-        if not all(limit.has_room(job, running, self.now) for limit in govern if limit is not None):
-            return False
-        for limit in govern:
-            if limit is not None:
-                limit.note(job, self.now)
-        return True
+        return [limit for limit in limits if limit is not None]
 
     def _start(self, job: Job, worker: str, lease: float) -> None:
+        if job.status == "pending":
+            for limit in self._governing():
+                limit.note(job, self.now)
         job.attempt += job.status == "pending"
         job.status, job.worker, job.lease_until = "running", worker, self.now + lease
 

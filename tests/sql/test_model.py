@@ -74,6 +74,8 @@ class Queue(RuleBasedStateMachine):
     """Each rule makes one call of both, and compares what they answer; the invariant compares all rows."""
 
     database: str
+    limited_per: tuple[str, ...] = ()
+    """What limits count by in this story: it may do without."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,10 +86,13 @@ class Queue(RuleBasedStateMachine):
         # One transaction for the whole story, never committed: now() stands still and all time is ours.
         self.run(self.calls.connection.execute(f"begin; set local test.passed = '0'; {CLOCK}"))
 
-    @initialize()
-    def some_jobs(self) -> None:
-        for most in (1, 2, 3):
-            self.insert(0, 0.0, most, None)
+    @initialize(
+        per=st.sampled_from([(), ("user",), ("all", "user")]), users=st.lists(USERS, min_size=3, max_size=12)
+    )
+    def some_jobs(self, per: tuple[str, ...], users: list[str | None]) -> None:
+        self.limited_per = per
+        for n, user in enumerate(users):
+            self.insert(0, 0.0, 1 + n % 3, user, 1)
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -101,24 +106,29 @@ class Queue(RuleBasedStateMachine):
         delay=st.sampled_from([0.0, 10.0]),
         most=st.integers(1, 3),
         user=USERS,
+        many=st.integers(1, 4),
     )
-    def insert(self, priority: int, delay: float, most: int, user: str | None) -> None:
+    def insert(self, priority: int, delay: float, most: int, user: str | None, many: int) -> None:
         at = self.model.now + delay
-        made = self.run(self._insert(priority, at, most, user))
-        self.model.jobs[made] = ModelJob(made, priority, at, most, user=user)
+        for _ in range(many):
+            made = self.run(self._insert(priority, at, most, user))
+            self.model.jobs[made] = ModelJob(made, priority, at, most, user=user, made_at=self.model.now)
 
     async def _insert(self, priority: int, at: float, most: int, user: str | None) -> int:
         run_at = await self.calls.value("select now() + $1::interval", timedelta(seconds=at))
         user_id = None if user is None else UUID(user)
         return await self.calls.insert(priority=priority, run_at=run_at, max_attempts=most, user_id=user_id)
 
+    @precondition(lambda self: self.limited_per)
     @rule(
         type_=TYPES,
-        per=PER,
+        which=st.integers(0, 1),
         at_once=st.sampled_from([None, 1, 1, 2]),
         starts=st.sampled_from([None, None, 1, 2]),
     )
-    def limit(self, type_: str | None, per: str, at_once: int | None, starts: int | None) -> None:
+    def limit(self, type_: str | None, which: int, at_once: int | None, starts: int | None) -> None:
+        per = self.limited_per[which % len(self.limited_per)]
+        self.model.ever_limited.add((type_, per))
         words = {"at_once": at_once, "starts": starts, "per_seconds": None if starts is None else WINDOW}
         made = self.run(self.calls.limit(queue="payment", type=type_, per=per, **words))
         known = self.model.limits.get((type_, per))
@@ -143,7 +153,7 @@ class Queue(RuleBasedStateMachine):
             assert self.run(self.calls.resume(type=type_)) == {"resumed": True}
         self.model.paused = set()
 
-    @rule(seconds=st.sampled_from([1.0, 6.0, 16.0, 31.0]))
+    @rule(seconds=st.sampled_from([1.0, 6.0, 16.0, 31.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
         self.model.now += seconds
         self.run(self.calls.connection.execute(f"set local test.passed = '{self.model.now} seconds'"))
@@ -164,6 +174,7 @@ class Queue(RuleBasedStateMachine):
         )
         jobs = [(job["id"], job["attempt"]) for job in answer["jobs"]]
         expected = self.model.claim(name, max_jobs, LEASE, holding, sweep=sweep, chosen=jobs)
+        assert self.model.doubts == []
         assert jobs == expected.jobs
         assert answer["unsettled"] == expected.unsettled
         assert answer["lost"] == {"retried": expected.retried, "dead": expected.dead}
