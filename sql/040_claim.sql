@@ -72,7 +72,7 @@ declare
     lanes_at timestamptz;
     places integer;
     due record;
-    is_full boolean;
+    is_crowded boolean;
     jobs json;
     waited interval;
     unknown jsonb;
@@ -153,11 +153,12 @@ begin
             case when gates.by_user then open_types else gates.by_user_types end, gates.spared_types,
             case when gates.by_others then open_types else gates.by_others_types end
         );
-        is_full := due.has_users and cardinality(due.ids) >= places;
-        if due.is_limited or is_full then
+        is_crowded := cardinality(due.ids) >= places and array_remove(due.users, null) <> '{}'
+        and (claim.sweep or public.is_crowded(claim.queue, open_types, due.users, due.ids[places]));
+        if due.is_limited or is_crowded then
             due := public.pass_gates(
                 claim.queue, open_types, places, claim.floor, claim.sweep,
-                case when not is_full then due.ids end, due.floor, due.next_run_at
+                case when not is_crowded then due.ids end, due.floor, due.next_run_at
             );
         end if;
         due.next_run_at := least(due.next_run_at, lanes_at);
@@ -212,7 +213,7 @@ $$;
 
 -- Finds the due rows of a queue's line in the order of claims; the walk goes priority by priority.
 -- Callers: claim, which has them locked and asks whether one of them may be limited (by its type, or by its user), and
--- whether one has a user;
+-- whose they are;
 -- pass_gates, which looks at more than it takes and locks itself, and leaves those out that it has seen (besides).
 -- known and floor = [[priority, run_at, id], …], where the search in each priority begins.
 -- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
@@ -222,7 +223,7 @@ $$;
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in locking boolean, in besides bigint[], in by_user text[], in not_by_user text[], in by_others text[],
-    out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean, out has_users boolean
+    out ids bigint[], out floor jsonb, out next_run_at timestamptz, out is_limited boolean, out users uuid[]
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -238,7 +239,7 @@ declare
     start_id bigint;
     found_ids bigint[];
     level_is_limited boolean;
-    level_has_users boolean;
+    level_users uuid[];
     first_run_at timestamptz;
     level_run_at timestamptz;
 begin
@@ -248,7 +249,7 @@ begin
     ids := '{}';
     floor := '[]';
     is_limited := false;
-    has_users := false;
+    users := '{}';
     if find_due.max_jobs <= 0 then
         next_run_at := now_at;
     end if;
@@ -284,8 +285,8 @@ begin
                     or due.user_id is not null
                     and due.type = any (find_due.by_user) and due.type <> all (find_due.not_by_user)
                 ),
-                bool_or(due.user_id is not null)
-            into found_ids, first_run_at, level_is_limited, level_has_users
+                array_agg(due.user_id)
+            into found_ids, first_run_at, level_is_limited, level_users
             from (
                 select j.id, j.run_at, j.type, j.user_id
                 from public.jobs as j
@@ -302,7 +303,7 @@ begin
                 for update skip locked
             ) as due;
             is_limited := is_limited or coalesce(level_is_limited, false);
-            has_users := has_users or coalesce(level_has_users, false);
+            users := users || level_users;
         else
             select array_agg(due.id), min(due.run_at) into found_ids, first_run_at
             from (

@@ -22,7 +22,7 @@
 -- it, and when a job has waited too long behind higher priorities.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
 -- It looks at the heads of at most 100 lanes, some 500 rows, and takes at most 300 keys. It looks into the line and the
--- lanes five times, and moves up to 2,000 more of those that wait behind one that it moved.
+-- lanes five times, and once at 500 rows more, to move those that wait for the same reason; on sweeps at 2,000.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in held bigint[], in held_floor jsonb, in held_next timestamptz,
@@ -52,6 +52,7 @@ declare
     governing bigint[];                 -- and beside each the limit
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
     lane_types text[] := '{}';
+    lanes_served timestamptz[];         -- and when it was the turn of its user
     aged bigint;                        -- who has waited too long behind higher priorities
     chosen record;                      -- the candidates, side by side
     keys text[] := '{}';                -- the gates met so far: their keys,
@@ -73,7 +74,7 @@ declare
     denied bigint[];
     denied_to text[];
     denied_types text[];
-    last_denied integer;                -- its place in the line
+    last_moved integer;                 -- its place in the line
     turning uuid[];                     -- whose jobs go to their own lane
     met_lanes text[] := '{}';           -- where something was denied, with the type
     met_types text[] := '{}';
@@ -96,9 +97,10 @@ begin
     ids := '{}';
     floor := held_floor;
     if held is null then
-        select coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}') into lanes, lane_types
+        select coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at)
+        into lanes, lane_types, lanes_served
         from (
-            select due.lane, due.type
+            select due.lane, due.type, due.served_at
             from public.lanes as due
             where
                 due.queue = pass_gates.queue and due.type = any (pass_gates.types)
@@ -135,7 +137,7 @@ begin
 
         select c.* into chosen
         from public.candidates(
-            pass_gates.queue, line, aged, lanes, lane_types, ids, pass_gates.max_jobs, governed, governing
+            pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids, pass_gates.max_jobs, governed, governing
         ) as c;
 
         fresh := array(
@@ -202,15 +204,17 @@ begin
             end if;
         end loop;
 
-        -- Who had a turn and wants another goes to the lane of its own, and so does who waits there already.
+        -- Who had a turn and wants another goes to its own lane, and so does who waits there already.
         served := served || start_users;
-        turning := array(
-            select distinct c.user_id
-            from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.laned) as c (id, lane, user_id, is_laned)
-            where c.lane is null and c.id <> all (starts || denied) and (c.user_id = any (served) or c.is_laned)
-        );
         fresh := array(
-            select '0/' || t.user_id from unnest(turning) as t (user_id)
+            select '0/' || t.user_id
+            from (
+                select c.user_id
+                from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.laned) as c (id, lane, user_id, is_laned)
+                where c.lane is null and c.id <> all (starts || denied) and (c.user_id = any (served) or c.is_laned)
+                union
+                select s.user_id from unnest(served) as s (user_id) where pass_gates.from_the_start and not is_whole
+            ) as t
             where '0/' || t.user_id <> all (keys)
             limit 300 - cardinality(keys)
         );
@@ -219,13 +223,11 @@ begin
             took := took || array_fill(0, array[cardinality(fresh)]);
             keys := keys || fresh;
         end if;
+        turning := array(
+            select substr(k.key, 3)::uuid from unnest(keys, rooms) as k (key, room)
+            where starts_with(k.key, '0/') and k.room is not null
+        );
         if cardinality(turning) > 0 then
-            turning := array(
-                select t.user_id
-                from unnest(turning) as t (user_id)
-                inner join unnest(keys, rooms) as k (key, room) on k.key = '0/' || t.user_id
-                where k.room is not null
-            );
             select
                 denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg('0/' || c.user_id), '{}'),
                 denied_types || coalesce(array_agg(c.type), '{}')
@@ -235,16 +237,22 @@ begin
         end if;
 
         -- What is behind them for the same reason would be met one by one by the claims to come.
-        last_denied := (select max(array_position(line, d.id)) from unnest(denied) as d (id));
-        if last_denied is not null and not has_moved
-            and (cardinality(starts) < wanted or last_denied = cardinality(line)) then
+        last_moved := (select max(array_position(line, d.id)) from unnest(denied) as d (id));
+        if pass_gates.from_the_start and not is_whole then
+            last_moved := coalesce(last_moved, cardinality(line));
+        end if;
+        if
+            last_moved is not null and not has_moved
+            and (cardinality(starts) < wanted or last_moved = cardinality(line) or pass_gates.from_the_start)
+        then
             has_moved := true;
             select
                 denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
                 denied_types || coalesce(array_agg(b.type), '{}')
             into denied, denied_to, denied_types
             from public.behind(
-                pass_gates.queue, pass_gates.types, line[last_denied],
+                pass_gates.queue, pass_gates.types, line[last_moved],
+                case when pass_gates.from_the_start then 2000 else 500 end,
                 array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0), turning,
                 governed, governing
             ) as b
@@ -301,7 +309,7 @@ begin
     end if;
     perform public.write_starts(keys, took);
     perform public.keep_lanes(
-        pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids, served
+        pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids, served, chosen.lanes
     );
     next_run_at := least(
         next_run_at,

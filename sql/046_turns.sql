@@ -3,14 +3,50 @@
 -- Turns. Within a priority users take turns: whoever has waited longest since its last turn is next, and a turn is one
 -- job. A job without a user is a turn of its own, in the order of run_at. Alone, a user takes all places.
 --
--- How. A claim that users' jobs do not fill took all that was due: nothing needs an order. One that they fill looks
--- further. Of a user who had a turn the rest of what it saw goes to the user's own lane, 0/<user_id>, whose entries
--- remember when that was (lanes.served_at). At the head of the lane a job has waited since then, whatever its run_at:
--- so each of the others may start one job before it, and no second. What the user has further down the line follows as
--- claims come to it, two thousand rows at a time; the memory ends with the lane, when nothing of the user is left over.
+-- How. A claim that users' jobs do not fill took all that was due: nothing needs an order. One that they fill looks at
+-- the fifty that come next, and a sweep at two thousand: whether somebody comes twice. Of a user who had a turn the rest
+-- of what it saw goes to the user's own lane, 0/<user_id>, whose entries remember when that was (lanes.served_at). At
+-- the head of the lane a job has waited since then, whatever its run_at: so each of the others may start one job before
+-- it, and no second. What the user has further down the line follows as claims come to it, two thousand rows at a time.
+-- The memory ends with the lane, when nothing of the user is left over.
 --
 -- Ageing. With each sweep that has a place to give, the job of a lower priority that has waited longest, if that is
 -- more than a minute, goes first.
+
+-- Whether a user of those whom a full claim found comes again among the fifty that follow: then it is a matter of turns.
+-- Callers: claim. users = those of the jobs that it found, last_id = the last of these.
+create function public.is_crowded(queue text, types text[], users uuid[], last_id bigint) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    last record;
+begin
+    select j.priority, j.run_at into last
+    from public.jobs as j
+    where j.queue = is_crowded.queue and j.id = is_crowded.last_id;
+    return cardinality(users) > 1 and exists (
+        select from unnest(is_crowded.users) as u (user_id)
+        where u.user_id is not null
+        group by u.user_id
+        having count(*) > 1
+    )
+    or exists (
+        select from (
+            select j.user_id
+            from public.jobs as j
+            where
+                j.queue = is_crowded.queue and j.status = 'pending' and j.lane is null
+                and j.priority = last.priority and (j.run_at, j.id) > (last.run_at, is_crowded.last_id)
+                and j.run_at <= public.clock_now() and j.type = any (is_crowded.types)
+            order by j.run_at, j.id
+            limit 50
+        ) as following
+        where following.user_id = any (is_crowded.users)
+    );
+end
+$$;
+
 
 -- In which order the candidates of a claim have their turns: their places in the list, without those that have to wait
 -- for what may still be before them in the line.
@@ -33,6 +69,23 @@ declare
     place integer;
     at integer;
 begin
+    if array_remove(in_turns.keys, null) = '{}' then       -- no limit governs any of them
+        return array(
+            select c.n
+            from (
+                select
+                    u.id, u.priority, u.n, case when u.user_id is null then 1 else
+                        row_number() over (partition by u.user_id order by u.n)
+                        + coalesce(cardinality(array_positions(in_turns.served, u.user_id)), 0)
+                    end as turn
+                from unnest(in_turns.ids, in_turns.priorities, in_turns.users)
+                with ordinality as u (id, priority, user_id, n)
+            ) as c
+            where c.id = in_turns.aged or c.priority >= in_turns.open_from or c.n <= in_turns.reach and c.turn = 1
+            order by (c.id = in_turns.aged) is true desc, c.priority desc, c.turn, c.n
+        );
+    end if;
+
     if exists (
         select from unnest(in_turns.users || in_turns.served) as u (user_id)
         where u.user_id is not null
@@ -165,14 +218,8 @@ end
 $$;
 
 
--- The lanes in which jobs of a user may wait for their turn: its own, and those of limits that count by user.
--- Callers: candidates, keep_lanes. of_users = those limits.
-create function public.lanes_of(user_id uuid, of_users bigint[]) returns text[]
-language sql immutable parallel safe
-return array(select l.id || '/' || lanes_of.user_id from unnest(0::bigint || lanes_of.of_users) as l (id));
-
 revoke all on function
+public.is_crowded(text, text[], uuid[], bigint),
 public.in_turns(bigint[], bigint, integer[], uuid[], text[], text[], integer[], uuid[], integer, integer),
-public.find_aged(text, text[], text[], text[], text[], integer[]),
-public.lanes_of(uuid, bigint[])
+public.find_aged(text, text[], text[], text[], text[], integer[])
 from public, anon, authenticated, service_role, pulse_worker;

@@ -5,8 +5,9 @@
 -- laned = whether its user has a lane of its own. reach = so many are before the last of the line, whose priority is
 -- last_priority.
 create function public.candidates(
-    in queue text, in line bigint[], in aged bigint, in due_lanes text[], in due_types text[], in besides bigint[],
-    in max_jobs integer, in governed text[], in governing bigint[],
+    in queue text, in line bigint[], in aged bigint,
+    in due_lanes text[], in due_types text[], in due_served timestamptz[], in besides bigint[], in max_jobs integer,
+    in governed text[], in governing bigint[],
     out ids bigint[], out lanes text[], out types text[], out keys text[], out users uuid[], out priorities integer[],
     out laned boolean[], out reach integer, out last_priority integer
 )
@@ -19,7 +20,7 @@ declare
         least(candidates.max_jobs, 500 / greatest(cardinality(candidates.due_lanes), 1)), 1
     );
     has_lanes constant boolean := exists (select from public.lanes as l where l.queue = candidates.queue);
-    of_users constant bigint[] := array(select l.id from public.job_limits as l where l.per = 'user' and has_lanes);
+    of_users constant text[] := array['0/'] || array(select l.id || '/' from public.job_limits as l where l.per = 'user');
 begin
     select
         array_agg(c.id), array_agg(c.lane), array_agg(c.type), array_agg(c.words), array_agg(c.user_id),
@@ -33,8 +34,8 @@ begin
     into ids, lanes, types, keys, users, priorities, laned, reach, last_priority
     from (
         select
-            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, turn.has_lane,
-            greatest(j.run_at, turn.served_at) as waits_since,
+            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, j.has_lane,
+            greatest(j.run_at, j.served_at) as waits_since,
             ends.priority as last_priority, ends.run_at as last_run_at, ends.id as last_id,
             (
                 select string_agg(l.id || '/' || public.limit_key(l.per, l.path, l.camel_path, j.user_id, j.data), ' ')
@@ -43,12 +44,19 @@ begin
                 where g.type = j.type
             ) as words
         from (
-            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
+            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data, turn.served_at, turn.has_lane
             from public.jobs as r
+            left join lateral (
+                select max(l.served_at) as served_at, bool_or(starts_with(l.lane, '0/')) as has_lane
+                from public.lanes as l
+                where
+                    l.queue = candidates.queue
+                    and l.lane = any (array(select o.lane || r.user_id from unnest(of_users) as o (lane)))
+            ) as turn on has_lanes and r.user_id is not null
             where r.queue = candidates.queue and r.id = any (candidates.line || candidates.aged)
             union all
-            select head.*
-            from unnest(candidates.due_lanes, candidates.due_types) as v (lane, type)
+            select head.*, v.served_at, null
+            from unnest(candidates.due_lanes, candidates.due_types, candidates.due_served) as v (lane, type, served_at)
             cross join lateral (
                 select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
                 from public.jobs as r
@@ -61,24 +69,18 @@ begin
                 limit of_each
             ) as head
         ) as j
-        left join lateral (
-            select max(l.served_at) as served_at, bool_or(starts_with(l.lane, '0/')) as has_lane
-            from public.lanes as l
-            where l.queue = candidates.queue and l.lane = any (public.lanes_of(j.user_id, of_users))
-        ) as turn on has_lanes and j.user_id is not null
         left join public.jobs as ends
             on ends.queue = candidates.queue and ends.id = candidates.line[cardinality(candidates.line)]
-        order by j.priority desc, greatest(j.run_at, turn.served_at), j.run_at, j.id
+        order by j.priority desc, greatest(j.run_at, j.served_at), j.run_at, j.id
     ) as c;
 end
 $$;
 
 
--- Up to 2000 due rows of the line behind a job that was moved, which wait for the same gates, or whose users wait for
--- their turn.
--- Callers: pass_gates. full_keys: the gates without room.
+-- Of the due rows of the line behind a job, those which wait for these gates, or whose users wait for their turn.
+-- Callers: pass_gates. full_keys: the gates without room. most = how many rows it looks at.
 create function public.behind(
-    queue text, types text[], job_id bigint, full_keys text[], turning uuid[], governed text[], governing bigint[]
+    queue text, types text[], job_id bigint, most integer, full_keys text[], turning uuid[], governed text[], governing bigint[]
 ) returns table (id bigint, type text, key text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -100,7 +102,7 @@ begin
             and r.priority = ahead.priority and (r.run_at, r.id) > (ahead.run_at, ahead.id)
             and r.run_at <= public.clock_now() and r.type = any (behind.types)
         order by r.run_at, r.id
-        limit 2000
+        limit behind.most
     ) as j
     left join lateral (
         select k.key
@@ -244,8 +246,10 @@ $$;
 
 
 revoke all on function
-public.candidates(text, bigint[], bigint, text[], text[], bigint[], integer, text[], bigint[]),
-public.behind(text, text[], bigint, text[], uuid[], text[], bigint[]),
+public.candidates(
+    text, bigint[], bigint, text[], text[], timestamptz[], bigint[], integer, text[], bigint[]
+),
+public.behind(text, text[], bigint, integer, text[], uuid[], text[], bigint[]),
 public.rooms_at(text[]),
 public.calls_within(timestamptz[], timestamptz, double precision),
 public.count_running(text[]),

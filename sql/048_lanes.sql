@@ -2,10 +2,10 @@
 
 -- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
 -- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it put something;
--- taken = what it hands out, served = whose turn it was.
+-- taken = what it hands out, served = whose turn it was; waiting = the lanes where somebody waited before that.
 create function public.keep_lanes(
     queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
-    keys text[], rooms integer[], taken bigint[], served uuid[]
+    keys text[], rooms integer[], taken bigint[], served uuid[], waiting text[]
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -21,6 +21,16 @@ begin
     then
         return;
     end if;
+    -- A lane of a user that stays as it is: it is looked at in any case, and needs its place among a hundred only.
+    if cardinality(keep_lanes.lanes) < 100 then
+        select coalesce(array_agg(v.lane), '{}'), coalesce(array_agg(v.type), '{}')
+        into keep_lanes.lanes, keep_lanes.lane_types
+        from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
+        where
+            not starts_with(v.lane, '0/')
+            or substr(v.lane, 3)::uuid = any (keep_lanes.served) or (v.lane = any (keep_lanes.waiting)) is not true;
+    end if;
+
     select array_agg(k.key), array_agg(
         case
             when public.calls_within(c.taken, moment, l.per_seconds) >= l.starts
@@ -50,6 +60,9 @@ begin
 
     update public.lanes as l
     set
+        served_at = case
+            when starts_with(v.lane, '0/') and substr(v.lane, 3)::uuid = any (keep_lanes.served) then moment else l.served_at
+        end,
         look_at = case
             when v.lane = any (full_keys) and exists (
                 select from public.limits_of(keep_lanes.queue, v.type) as o
@@ -62,7 +75,7 @@ begin
                     j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
                     and j.run_at <= moment and j.id <> all (keep_lanes.taken)
             )
-                then moment
+                then public.clock_now()
             else moment + interval '1 second'       -- the clock was set back: they were due, and are again
         end
     from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
@@ -78,7 +91,7 @@ begin
     select
         m.lane, keep_lanes.queue, m.type,
         case
-            when starts_with(m.lane, '0/') then moment
+            when starts_with(m.lane, '0/') then public.clock_now()
             else coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
         end
     from (select distinct u.lane, u.type from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as u (lane, type)) as m
@@ -102,10 +115,11 @@ begin
         (l.lane, l.queue, l.type) in (
             select k.lane, k.queue, k.type
             from unnest(keep_lanes.served) as s (user_id)
-            cross join lateral unnest(
-                public.lanes_of(s.user_id, array(select o.id from public.job_limits as o where o.per = 'user'))
-            ) as own (lane)
-            inner join public.lanes as k on k.lane = own.lane and k.queue = keep_lanes.queue
+            cross join (select o.id from public.job_limits as o where o.per = 'user' union all select 0) as o
+            inner join public.lanes as k
+                on
+                    k.lane = o.id || '/' || s.user_id and k.queue = keep_lanes.queue
+                    and k.served_at is distinct from moment
             for no key update of k skip locked
         );
 end
@@ -225,7 +239,7 @@ end
 $$;
 
 revoke all on function
-public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], uuid[]),
+public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], uuid[], text[]),
 public.find_lanes(text),
 public.free_lanes(bigint[], boolean)
 from public, anon, authenticated, service_role, pulse_worker;

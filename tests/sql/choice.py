@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def _forbidden(model: Model, taken: Sequence[Job], places: int) -> Iterator[str]
 
 
 def _out_of_order(model: Model, taken: Sequence[Job], left: Sequence[Job]) -> Iterator[str]:
-    had_turns = {job.user for job in taken}
+    turns: Counter[str | None] = Counter(job.user for job in taken if job.user)
     for job, other in product(taken, left):
         if other.priority > job.priority:
             yield f"{other} has a higher priority than {job}"
@@ -50,10 +51,10 @@ def _out_of_order(model: Model, taken: Sequence[Job], left: Sequence[Job]) -> It
         if other.user == job.user:
             if (other.run_at, other.id) < (job.run_at, job.id):
                 yield f"{other} was before {job}"
-        elif _sure(model, job) > (model.now if other.user in had_turns - {None} else _latest(model, other)):
+        elif _sure(model, job) > (model.now if turns[other.user] else _latest(model, other)):
             yield f"{other} waits longer for its turn than {job}"
-        elif not model.ever_limited and job.user and sum(job.user == one.user for one in taken) > 1:
-            yield f"the user of {job} had two turns at once before {other}"
+        elif not model.ever_limited and turns[job.user] > turns[other.user] + 1:
+            yield f"the user of {job} had two turns before {other} had one"
 
 
 def _sure(model: Model, job: Job) -> float:
