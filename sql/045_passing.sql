@@ -213,7 +213,7 @@ begin
                 from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.laned) as c (id, lane, user_id, is_laned)
                 where c.lane is null and c.id <> all (starts || denied) and (c.user_id = any (served) or c.is_laned)
                 union
-                select s.user_id from unnest(served) as s (user_id) where pass_gates.from_the_start and not is_whole
+                select s.user_id from unnest(served) as s (user_id) where not is_whole and held is null
             ) as t
             where '0/' || t.user_id <> all (keys)
             limit 300 - cardinality(keys)
@@ -238,13 +238,10 @@ begin
 
         -- What is behind them for the same reason would be met one by one by the claims to come.
         last_moved := (select max(array_position(line, d.id)) from unnest(denied) as d (id));
-        if pass_gates.from_the_start and not is_whole then
+        if not is_whole and held is null then
             last_moved := coalesce(last_moved, cardinality(line));
         end if;
-        if
-            last_moved is not null and not has_moved
-            and (cardinality(starts) < wanted or last_moved = cardinality(line) or pass_gates.from_the_start)
-        then
+        if last_moved is not null and not has_moved and (cardinality(starts) < wanted or held is null) then
             has_moved := true;
             select
                 denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
