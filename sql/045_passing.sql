@@ -137,7 +137,8 @@ begin
 
         select c.* into chosen
         from public.candidates(
-            pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids, pass_gates.max_jobs, governed, governing
+            pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids, pass_gates.max_jobs, rounds,
+            governed, governing
         ) as c;
 
         fresh := array(
@@ -168,7 +169,7 @@ begin
         tried := '{}';
         -- What is not first in line waits for what the line may still have before it; in the last round, no longer.
         foreach n in array public.in_turns(
-            chosen.ids, aged, chosen.priorities, chosen.users, chosen.keys, keys, rooms, served,
+            chosen.ids, aged, chosen.priorities, chosen.users, chosen.keys, chosen.cut, keys, rooms, served,
             case when is_whole then 0 when is_last then chosen.last_priority else 101 end,
             chosen.reach
         ) loop
@@ -264,12 +265,14 @@ begin
                 and j.status = 'pending' and j.run_at <= now_at
             for update skip locked
         );
-        update public.jobs as j
-        set lane = d.lane
-        from unnest(denied, denied_to) as d (id, lane)
-        where j.queue = pass_gates.queue and j.id = d.id and d.id = any (locked);
-        met_lanes := met_lanes || denied_to;
-        met_types := met_types || denied_types;
+        if cardinality(denied) > 0 then
+            update public.jobs as j
+            set lane = d.lane
+            from unnest(denied, denied_to) as d (id, lane)
+            where j.queue = pass_gates.queue and j.id = d.id and d.id = any (locked);
+            met_lanes := met_lanes || denied_to;
+            met_types := met_types || denied_types;
+        end if;
 
         for n in 1..cardinality(starts) loop
             if starts[n] = any (locked) then
@@ -287,7 +290,7 @@ begin
         is_busy := is_busy or is_beaten;
         seen := seen || case when is_beaten then tried else line end;
         next_run_at := case when is_whole then line_next else now_at end;
-        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5 or is_last and not (is_left or is_beaten);
+        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5 or is_last and not (is_left or is_beaten or true = any (chosen.cut));
         line := null;
 
         -- The lanes that were just made, too.

@@ -51,10 +51,11 @@ $$;
 -- In which order the candidates of a claim have their turns: their places in the list, without those that have to wait
 -- for what may still be before them in the line.
 -- Callers: pass_gates. Waiting need those of the first `reach` not for whom it is the first turn in this claim, nor those
--- from a priority on (open_from). served = who had turns in this claim. What no gate lets through is nobody's turn.
+-- from a priority on (open_from); all wait for what may stand behind those who are `cut`. served = who had turns in this
+-- claim. What no gate lets through is nobody's turn.
 create function public.in_turns(
-    ids bigint[], aged bigint, priorities integer[], users uuid[], keys text[], gates text[], rooms integer[],
-    served uuid[], open_from integer, reach integer
+    ids bigint[], aged bigint, priorities integer[], users uuid[], keys text[], cut boolean[],
+    gates text[], rooms integer[], served uuid[], open_from integer, reach integer
 ) returns integer[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -70,23 +71,17 @@ declare
     at integer;
 begin
     if array_remove(in_turns.keys, null) = '{}' then       -- no limit governs any of them
-        return array(
-            select c.n
-            from (
-                select
-                    u.id, u.priority, u.n, case when u.user_id is null then 1 else
-                        row_number() over (partition by u.user_id order by u.n)
-                        + coalesce(cardinality(array_positions(in_turns.served, u.user_id)), 0)
-                    end as turn
-                from unnest(in_turns.ids, in_turns.priorities, in_turns.users)
-                with ordinality as u (id, priority, user_id, n)
-            ) as c
-            where c.id = in_turns.aged or c.priority >= in_turns.open_from or c.n <= in_turns.reach and c.turn = 1
-            order by (c.id = in_turns.aged) is true desc, c.priority desc, c.turn, c.n
+        turns := array(
+            select case
+                when u.user_id is null then 1
+                else
+                    row_number() over (partition by u.user_id order by u.n)
+                    + coalesce(cardinality(array_positions(in_turns.served, u.user_id)), 0)
+            end
+            from unnest(in_turns.users) with ordinality as u (user_id, n)
+            order by u.n
         );
-    end if;
-
-    if exists (
+    elsif exists (
         select from unnest(in_turns.users || in_turns.served) as u (user_id)
         where u.user_id is not null
         group by u.user_id
@@ -121,10 +116,23 @@ begin
         end loop;
     end if;
     return array(
-        select c.n
-        from unnest(in_turns.ids, in_turns.priorities, turns) with ordinality as c (id, priority, turn, n)
-        where c.id = in_turns.aged or c.priority >= in_turns.open_from or c.n <= in_turns.reach and c.turn = 1
-        order by (c.id = in_turns.aged) is true desc, c.priority desc, c.turn, c.n
+        select o.n
+        from (
+            select s.*, bool_or(s.cut) over (order by s.place rows unbounded preceding exclude current row) as is_behind
+            from (
+                select
+                    c.*,
+                    row_number() over (
+                        order by (c.id = in_turns.aged) is true desc, c.priority desc, c.turn, c.n
+                    ) as place
+                from unnest(in_turns.ids, in_turns.priorities, turns, in_turns.cut)
+                with ordinality as c (id, priority, turn, cut, n)
+            ) as s
+        ) as o
+        where
+            (o.id = in_turns.aged or o.priority >= in_turns.open_from or o.n <= in_turns.reach and o.turn = 1)
+            and o.is_behind is not true
+        order by o.place
     );
 end
 $$;
@@ -220,6 +228,6 @@ $$;
 
 revoke all on function
 public.is_crowded(text, text[], uuid[], bigint),
-public.in_turns(bigint[], bigint, integer[], uuid[], text[], text[], integer[], uuid[], integer, integer),
+public.in_turns(bigint[], bigint, integer[], uuid[], text[], boolean[], text[], integer[], uuid[], integer, integer),
 public.find_aged(text, text[], text[], text[], text[], integer[])
 from public, anon, authenticated, service_role, pulse_worker;

@@ -2,14 +2,15 @@
 
 -- The jobs among which a claim chooses, in its order, with the keys by which limits count each, parted by spaces.
 -- Callers: pass_gates. line = ids; of each lane the first ones that are due, besides those that are chosen already.
--- laned = whether its user has a lane of its own. reach = so many are before the last of the line, whose priority is
+-- laned = whether its user has a lane of its own; cut = whether more stand behind it in such a lane than this look
+-- brings, each look four times as many. reach = so many are before the last of the line, whose priority is
 -- last_priority.
 create function public.candidates(
     in queue text, in line bigint[], in aged bigint,
-    in due_lanes text[], in due_types text[], in due_served timestamptz[], in besides bigint[], in max_jobs integer,
-    in governed text[], in governing bigint[],
+    in due_lanes text[], in due_types text[], in due_served timestamptz[], in besides bigint[],
+    in max_jobs integer, in look integer, in governed text[], in governing bigint[],
     out ids bigint[], out lanes text[], out types text[], out keys text[], out users uuid[], out priorities integer[],
-    out laned boolean[], out reach integer, out last_priority integer
+    out laned boolean[], out cut boolean[], out reach integer, out last_priority integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -19,22 +20,29 @@ declare
     of_each constant integer := greatest(
         least(candidates.max_jobs, 500 / greatest(cardinality(candidates.due_lanes), 1)), 1
     );
+    of_own constant integer := least(
+        of_each,
+        greatest(
+            2, 3 * candidates.max_jobs
+            / greatest((select count(*) from unnest(candidates.due_lanes) as l (lane) where starts_with(l.lane, '0/')), 1)
+        ) * 4 ^ (candidates.look - 1)
+    );
     has_lanes constant boolean := exists (select from public.lanes as l where l.queue = candidates.queue);
     of_users constant text[] := array['0/'] || array(select l.id || '/' from public.job_limits as l where l.per = 'user');
 begin
     select
         array_agg(c.id), array_agg(c.lane), array_agg(c.type), array_agg(c.words), array_agg(c.user_id),
-        array_agg(c.priority), array_agg(c.has_lane),
+        array_agg(c.priority), array_agg(c.has_lane), array_agg(c.is_cut),
         count(*) filter (
             where
             c.priority > c.last_priority
             or c.priority = c.last_priority and (c.waits_since, c.run_at, c.id) <= (c.last_run_at, c.last_run_at, c.last_id)
         ),
         max(c.last_priority)
-    into ids, lanes, types, keys, users, priorities, laned, reach, last_priority
+    into ids, lanes, types, keys, users, priorities, laned, cut, reach, last_priority
     from (
         select
-            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, j.has_lane,
+            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, j.has_lane, j.is_cut,
             greatest(j.run_at, j.served_at) as waits_since,
             ends.priority as last_priority, ends.run_at as last_run_at, ends.id as last_id,
             (
@@ -44,7 +52,8 @@ begin
                 where g.type = j.type
             ) as words
         from (
-            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data, turn.served_at, turn.has_lane
+            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data, false as is_cut,
+                turn.served_at, turn.has_lane
             from public.jobs as r
             left join lateral (
                 select max(l.served_at) as served_at, bool_or(starts_with(l.lane, '0/')) as has_lane
@@ -58,7 +67,10 @@ begin
             select head.*, v.served_at, null
             from unnest(candidates.due_lanes, candidates.due_types, candidates.due_served) as v (lane, type, served_at)
             cross join lateral (
-                select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data
+                select
+                    r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data,
+                    starts_with(v.lane, '0/') and of_own < of_each
+                    and row_number() over (order by r.priority desc, r.run_at, r.id) = of_own
                 from public.jobs as r
                 where
                     r.queue = candidates.queue and r.status = 'pending'
@@ -66,7 +78,7 @@ begin
                     and r.id <> all (candidates.besides)
                     and r.id is distinct from candidates.aged
                 order by r.priority desc, r.run_at, r.id
-                limit of_each
+                limit case when starts_with(v.lane, '0/') then of_own else of_each end
             ) as head
         ) as j
         left join public.jobs as ends
@@ -247,7 +259,7 @@ $$;
 
 revoke all on function
 public.candidates(
-    text, bigint[], bigint, text[], text[], timestamptz[], bigint[], integer, text[], bigint[]
+    text, bigint[], bigint, text[], text[], timestamptz[], bigint[], integer, integer, text[], bigint[]
 ),
 public.behind(text, text[], bigint, integer, text[], uuid[], text[], bigint[]),
 public.rooms_at(text[]),

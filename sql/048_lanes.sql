@@ -86,27 +86,29 @@ begin
             where k.key = v.lane and k.room is not null
         );
 
-    -- Only what is not there: on conflict do nothing would wait for who is just changing look_at.
-    insert into public.lanes (lane, queue, type, look_at)
-    select
-        m.lane, keep_lanes.queue, m.type,
-        case
-            when starts_with(m.lane, '0/') then public.clock_now()
-            else coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
-        end
-    from (select distinct u.lane, u.type from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as u (lane, type)) as m
-    where
-        not exists (
-            select from public.lanes as l
-            where l.lane = m.lane and l.queue = keep_lanes.queue and l.type = m.type
-        )
-        and exists (
-            select from public.jobs as j
-            where
-                j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = m.lane and j.type = m.type
-                and j.id <> all (keep_lanes.taken)
-        )
-    on conflict do nothing;
+    if cardinality(keep_lanes.met_lanes) > 0 then
+        -- Only what is not there: on conflict do nothing would wait for who is just changing look_at.
+        insert into public.lanes (lane, queue, type, look_at)
+        select
+            m.lane, keep_lanes.queue, m.type,
+            case
+                when starts_with(m.lane, '0/') then public.clock_now()
+                else coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
+            end
+        from (select distinct u.lane, u.type from unnest(keep_lanes.met_lanes, keep_lanes.met_types) as u (lane, type)) as m
+        where
+            not exists (
+                select from public.lanes as l
+                where l.lane = m.lane and l.queue = keep_lanes.queue and l.type = m.type
+            )
+            and exists (
+                select from public.jobs as j
+                where
+                    j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = m.lane and j.type = m.type
+                    and j.id <> all (keep_lanes.taken)
+            )
+        on conflict do nothing;
+    end if;
 
     -- From now on they wait for their next turn.
     update public.lanes as l
