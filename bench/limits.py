@@ -11,6 +11,7 @@ import itertools
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -50,6 +51,8 @@ USERS: Final = [UUID(int=n) for n in range(1, 6)]
 ACCOUNTS: Final = 10
 PLACES: Final = 40
 """Of each process: more than the limits let run, so that limits are what holds jobs back."""
+
+_PATIENCE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,20 @@ async def _storm(
             await workers.enter_async_context(worker)
         _say(f"{len(jobs)} jobs for {processes} processes …")
         since = await insert(owner, jobs, due_in=1 + len(jobs) / 2000)  # the INSERT itself takes seconds
-        busy = "select exists (select from maintenance_jobs where status in ('pending', 'running'))"
-        while await owner.fetchval(busy):  # noqa: ASYNC110 - there is no event: the database is asked
-            await asyncio.sleep(0.1)
+        await _until_done(owner)
         return since
+
+
+async def _until_done(owner: Connection) -> None:
+    """Raises when for a minute no job has ended: who was to look does not."""
+    waiting, quiet_since = 0, time.monotonic()
+    open_jobs = "select count(*) from maintenance_jobs where status in ('pending', 'running')"
+    while left := await owner.fetchval(open_jobs):
+        if left != waiting:
+            waiting, quiet_since = left, time.monotonic()
+        if time.monotonic() - quiet_since > _PATIENCE_SECONDS:
+            raise RuntimeError(f"{left} jobs are left, and for {_PATIENCE_SECONDS} s none has ended")
+        await asyncio.sleep(0.2)
 
 
 def _table(outcome: Outcome) -> str:
