@@ -116,9 +116,14 @@ class Finding:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the limit was reached and never passed."""
-        holds = self.limit.at_once is None or self.by_handlers <= self.limit.allowed
-        return holds and self.by_claims == self.limit.allowed
+        """Whether it was never passed."""
+        by_handlers = self.by_handlers if self.limit.at_once is not None else 0
+        return max(self.by_claims, by_handlers) <= self.limit.allowed
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether all that it allows was given out at some moment."""
+        return self.by_claims == self.limit.allowed
 
 
 async def keep_record(owner: Connection) -> None:

@@ -67,8 +67,16 @@ class Outcome:
     """How many jobs each process ran."""
 
     @property
+    def sole(self) -> Sequence[Finding]:
+        """Those of types with one limit: of two now the one, now the other is what holds jobs back."""
+        limited = Counter(one.limit.type for one in self.findings)
+        return [one for one in self.findings if limited[one.limit.type] == 1]
+
+    @property
     def is_exact(self) -> bool:
-        return not self.disagreements and all(one.is_exact for one in self.findings)
+        """Whether no limit was passed and each that stands alone was reached, and the records agree."""
+        kept = all(one.is_exact for one in self.findings) and all(one.is_reached for one in self.sole)
+        return kept and not self.disagreements
 
 
 async def set_limits(owner: Connection, limits: Sequence[Limit]) -> Mapping[int, Limit]:
@@ -163,11 +171,10 @@ async def _until_done(owner: Connection) -> None:
 
 def _table(outcome: Outcome) -> str:
     lines = [f"{'limit':<46}{'jobs':>7}{'keys':>6}{'N':>5}{'claims':>8}{'handlers':>10}{'used':>7}{'ran':>7}"]
-    limited = Counter(one.limit.type for one in outcome.findings)
     for one in outcome.findings:
         limit = one.limit
         what = "at once" if limit.at_once else f"starts in {limit.per_seconds:g} s"
-        is_sole = limited[limit.type] == 1  # of two limits now the one, now the other is what holds
+        is_sole = one in outcome.sole
         lines.append(
             f"{f'{limit.type}, per {limit.per}, {what}':<46}{one.jobs:>7}{one.keys:>6}{limit.allowed:>5}"
             f"{one.by_claims:>8}{one.by_handlers:>10}"
