@@ -37,7 +37,7 @@ create table public.jobs (
     uncounted integer not null default 0,                       -- attempts that max_attempts forgives
     lease_expires_at timestamptz,                               -- not null while an attempt is live
     worker_id text,                                             -- who claimed it last
-    lane text,                                                  -- where it waits while a limit holds it back
+    lane text collate "C",                                      -- where it waits for room, or for its user's turn
     cancel_requested boolean not null default false,            -- asked of a running job
     progress jsonb,                                             -- how far an attempt says it is
     result jsonb,
@@ -80,7 +80,7 @@ alter sequence public.jobs_id_seq owned by public.jobs.id;
 -- know a type passes over its rows inside the index.
 create index jobs_pending on public.jobs (priority desc, run_at, id, type) where status = 'pending' and lane is null;
 
--- Beside the line: those that wait until a limit lets them through (045_passing.sql).
+-- Beside the line: those that wait until a limit lets them through, or for their user's turn (045_passing.sql).
 create index jobs_lanes on public.jobs (lane, type, priority desc, run_at, id)
 where status = 'pending' and lane is not null;
 

@@ -48,7 +48,7 @@ create table public.job_limits (
 -- A lane's name is the key of the gate that its jobs met: the limit's id and the key that it counts by; 0 and the user's
 -- id where they wait for their user's next turn (046_turns.sql).
 create table public.lanes (
-    lane text not null,
+    lane text collate "C" not null,
     queue text not null,
     type text not null,
     look_at timestamptz not null,

@@ -89,7 +89,7 @@ begin
     ) then
         select coalesce(array_agg(s.user_id), '{}'), coalesce(array_agg(s.times), '{}') into who, times
         from (select u.user_id, count(*)::integer as times from unnest(in_turns.served) as u (user_id) group by 1) as s;
-        for n in 1..cardinality(in_turns.ids) loop
+        for n in 1..coalesce(cardinality(in_turns.ids), 0) loop
             continue when in_turns.users[n] is null;
             at := array_position(who, in_turns.users[n]);
             if at is null then

@@ -3,7 +3,7 @@
 -- Answers, for every queue, {"payment": {"due", "oldest_seconds", "held", "paused", "running", "dead"}, …}.
 --   due             jobs that are due and that no limit holds, whatever their type.
 --   oldest_seconds  how long the one of them that waits longest has been due; 0 without any.
---   held            jobs that wait in a lane, since a limit holds them.
+--   held            jobs that wait in a lane since a limit holds them.
 --   paused          whether somebody has paused the queue, or a type of it.
 --   running         jobs with a live attempt.
 --   dead            dead letters that nobody has replayed, among the newest at_most.
@@ -71,11 +71,23 @@ begin
             due := due + more;
         end loop;
 
+        -- Who waits for the turn of its user is due, and nothing holds it (046_turns.sql).
+        select count(*), min(greatest(head.run_at, head.created_at)) into more, first_at
+        from (
+            select j.run_at, j.created_at
+            from public.jobs as j
+            where j.queue = name and j.status = 'pending' and j.lane >= '0/' and j.lane < '00'
+            order by j.lane, j.type, j.priority desc, j.run_at, j.id
+            limit queue_ages.at_most
+        ) as head;
+        due := least(due + more, queue_ages.at_most);
+        oldest_at := least(oldest_at, first_at);
+
         select count(*) into held
         from (
             select
             from public.jobs as j
-            where j.queue = name and j.status = 'pending' and j.lane is not null
+            where j.queue = name and j.status = 'pending' and j.lane >= '00'
             order by j.lane, j.type, j.priority desc, j.run_at, j.id
             limit queue_ages.at_most
         ) as head;

@@ -19,6 +19,7 @@ declare
     knew public.workers;    -- who knew the type last, if nobody does now
     places bigint;
     before bigint;
+    is_in_turn boolean;     -- it waits in the lane of its user, who had a turn
     trouble text;
 begin
     select
@@ -55,6 +56,7 @@ begin
     order by w.seen_at desc
     limit 1;
     before := public.jobs_before(job);
+    is_in_turn := starts_with(job.lane, '0/');
 
     if live = 0 then
         state := 'no_worker';
@@ -75,14 +77,26 @@ begin
         state := 'full';
         sentence := format(
             '%s, but all %s places of the workers that know it are taken%s.', since, places,
-            case when before > 0 then format(', and %s before it', public.due_in_words(before)) else '' end
+            case
+                when is_in_turn
+                    then '; users take turns' || case
+                        when before > 0 then format(', and of its own %s before it', public.due_in_words(before)) else ''
+                    end
+                when before > 0 then format(', and %s before it', public.due_in_words(before)) else ''
+            end
         );
         mend := format('pulse worker --queues %s', job.queue);
     elsif ready is null then
         state := 'not_ready';
         sentence := format('%s, and worker %s is there for it, but not ready: %s', since, free[1], trouble);
         mend := 'pulse doctor';
-    elsif job.lane is not null then
+    elsif is_in_turn and before > 0 then
+        state := 'in_turn';
+        sentence := format(
+            '%s and waits for a turn of its user: of the same user %s before it in the queue %s.', since,
+            public.due_in_words(before), job.queue
+        );
+    elsif job.lane is not null and not is_in_turn then
         state := 'leaves_lane';
         sentence := format(
             '%s; the limit that held it back lets it through by now, and the next sweep, seconds from now, takes it.', since
@@ -121,7 +135,8 @@ end
 $$;
 
 
--- How many due jobs of its queue are claimed before a job, as far as a look at 2000 rows shows.
+-- How many due jobs of its queue are claimed before a job, as far as a look at 2000 rows shows: of the line, or of its
+-- lane.
 -- Callers: why_waiting.
 create function public.jobs_before(job public.jobs) returns bigint
 language sql stable
@@ -129,11 +144,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 select count(*)
 from (
-    select j.id, j.priority, j.run_at
-    from public.jobs as j
-    where j.queue = (jobs_before.job).queue and j.status = 'pending' and j.lane is null
-    order by j.priority desc, j.run_at, j.id
-    limit 2000
+    (
+        select j.id, j.priority, j.run_at
+        from public.jobs as j
+        where
+            j.queue = (jobs_before.job).queue and j.status = 'pending' and j.lane is null
+            and (jobs_before.job).lane is null
+        order by j.priority desc, j.run_at, j.id
+        limit 2000
+    )
+    union all
+    (
+        select j.id, j.priority, j.run_at
+        from public.jobs as j
+        where j.queue = (jobs_before.job).queue and j.status = 'pending' and j.lane = (jobs_before.job).lane
+        order by j.lane, j.type, j.priority desc, j.run_at, j.id
+        limit 2000
+    )
 ) as head
 where
     head.run_at <= public.clock_now()

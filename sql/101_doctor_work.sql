@@ -31,7 +31,7 @@ overdue as materialized (
             limit 5000
         )
         union all
-        (       -- Those in lanes wait as they should, as long as there is somebody who looks at their lane.
+        (       -- Those that a limit holds wait as they should, as long as there is somebody who looks at their lane.
             select j.type, greatest(j.run_at, j.created_at) as run_at
             from public.lanes as l
             cross join lateral (
@@ -41,7 +41,12 @@ overdue as materialized (
                     waits.queue = q.queue and waits.status = 'pending' and waits.lane = l.lane and waits.type = l.type
                 limit 5000
             ) as j
-            where l.queue = q.queue and not exists (select from live as w where w.types -> q.queue ? l.type)
+            where
+                l.queue = q.queue
+                and (
+                    starts_with(l.lane, '0/')
+                    or not exists (select from live as w where w.types -> q.queue ? l.type)
+                )
             limit 5000
         )
     ) as head

@@ -35,7 +35,7 @@ $$;
 
 -- One queue at a glance: {"queue", "pending", "due", "held", "running", "lost", "oldest_due_seconds", "dead_letters",
 -- "failed_last_hour", "counted_all", "paused": [{"type", "reason", "since"}, …]}.
--- Callers: queue_stats. pending are the jobs in line, due those of them that could run now, held those beside the line,
+-- Callers: queue_stats. pending are the jobs in line or waiting for a turn, due those of them that could run now, held those beside the line,
 -- which a limit keeps back; lost are running ones whose lease is over. Where counted_all is false, pending is what the
 -- statistics of the index say (null: nothing yet), and due means so many or more. dead_letters are those not replayed
 -- among the newest two hundred.
@@ -51,6 +51,7 @@ as $$
 declare
     most constant integer := 200;
     most_in_line constant integer := 200;
+    in_turn bigint;
     now_at constant timestamptz := public.clock_now();
     waiting record;
     live record;
@@ -66,10 +67,19 @@ begin
         limit most_in_line + 1
     ) as head;
 
+    select count(*) into in_turn
+    from (
+        select from public.jobs as j
+        where j.queue = queue_facts.queue and j.status = 'pending' and j.lane >= '0/' and j.lane < '00'
+        limit most_in_line + 1
+    ) as head;
+    waiting.pending := waiting.pending + in_turn;
+    waiting.due := waiting.due + in_turn;
+
     select count(*) into held
     from (
         select from public.jobs as j
-        where j.queue = queue_facts.queue and j.status = 'pending' and j.lane > ''
+        where j.queue = queue_facts.queue and j.status = 'pending' and j.lane >= '00'
         limit most
     ) as head;
 

@@ -60,6 +60,21 @@ async def test_what_a_limit_holds_is_not_due_and_a_pause_is_told(server: Calls, 
     assert told["payment"] == NOTHING | {"paused": True}
 
 
+async def test_what_waits_for_the_turn_of_its_user_is_due(server: Calls, owner: Connection) -> None:
+    await owner.execute(
+        "insert into payment_jobs (type, user_id, run_at, created_at)"
+        " select 'a', '00000000-0000-0000-0000-000000000001', at, at"
+        " from (select now() - interval '50 seconds' as at) as o cross join generate_series(1, 4)"
+    )
+    await server.claim(1)
+    assert await owner.fetchval("select count(*) from jobs where lane is not null") == 3
+    told = (await ages(server))["payment"]
+    assert 50 <= told["oldest_seconds"] < 3000
+    assert told | {"oldest_seconds": 0} == NOTHING | {"due": 3, "running": 1}
+    (facts,) = [one for one in (await server._answer("queue_stats()"))["queues"] if one["queue"] == "payment"]
+    assert (facts["pending"], facts["due"], facts["held"]) == (3, 3, 0)
+
+
 async def test_age_is_told_by_the_queues_clock(
     server: Calls, move_clock: Callable[[timedelta], Awaitable[None]]
 ) -> None:

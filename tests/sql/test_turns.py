@@ -117,6 +117,13 @@ async def test_who_waits_for_a_limit_has_no_more_turns_when_it_opens(
     assert sorted(filter(None, await _users(server, 4))) == [ANN, BOB, BOB, CAT]
 
 
+async def test_a_claim_whose_second_look_finds_nothing_is_as_good_as_any(server: Calls) -> None:
+    await server.limit(per="user", starts=100, per_seconds=60)
+    for _ in range(101):
+        await server.insert(user_id=ANN)
+    assert len((await server.claim(101))["jobs"]) == 100
+
+
 async def test_who_had_a_turn_waits_from_then_on_whatever_its_lane(server: Calls, owner: Connection) -> None:
     await _flood(owner, 5)
     await _flood(owner, 5, type="b")
