@@ -88,6 +88,16 @@ where not p.prosecdef
 having count(*) > 0
 union all
 select
+    'function_without_path',
+    format('%s has lost its search_path', string_agg(f.name, ', ' order by f.name)),
+    'It runs with the rights of its owner, over whatever tables and functions its caller puts in the way.',
+    string_agg(format('alter function %s set search_path = pg_catalog, pg_temp;', f.id::regprocedure), ' ')
+from public.functions_to_call() as f
+inner join pg_proc as p on p.oid = f.id
+where p.prosecdef and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+having count(*) > 0
+union all
+select
     'table_open', format('users may write to %s, or read what is not for them', t.name),
     'Row level security holds back rows, but not columns: payloads and errors are not for browsers.',
     format('revoke all on public.%I from public, anon, authenticated;', t.name)

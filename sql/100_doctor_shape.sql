@@ -124,7 +124,7 @@ from public.functions_to_call() as f
 inner join pg_proc as p on p.oid = f.id
 where
     p.proname in ('claim', 'heartbeat', 'cancel', 'replay', 'prune')
-    and not p.proconfig @> (
+    and not coalesce(p.proconfig, '{}') @> (      -- null when all are lost
         array['plan_cache_mode=force_generic_plan', 'enable_seqscan=off']
         || case p.proname when 'claim' then array['enable_bitmapscan=off', 'enable_sort=off'] else '{}' end
     );

@@ -65,6 +65,11 @@ FAULTS = [
     Fault("function_open", "grant execute on function cancel to authenticated"),
     Fault("function_open", "grant execute on function why to anon"),
     Fault("function_without_rights", "alter function claim security invoker"),
+    Fault("function_without_path", "alter function claim reset search_path"),
+    Fault(
+        "function_without_path",
+        "alter function finish set search_path = public; alter function cancel reset search_path",
+    ),
     Fault("table_open", "grant select on jobs to authenticated"),
     Fault("table_open", "grant insert on jobs_payment to anon"),
     Fault("table_open", "grant select on failed_jobs to authenticated"),
@@ -103,6 +108,14 @@ FAULTS = [
     ),
     Fault("plan_settings_lost", "alter function claim reset enable_sort"),
     Fault("plan_settings_lost", "alter function heartbeat reset plan_cache_mode"),
+    Fault(
+        "plan_settings_lost",
+        "alter function heartbeat reset all",
+        besides=("function_without_path",),
+        tidy="alter function heartbeat set jit = off; alter function heartbeat set enable_indexscan = off;"
+        "alter function heartbeat set enable_bitmapscan = on; alter function heartbeat set enable_hashjoin = off;"
+        "alter function heartbeat set enable_mergejoin = off",
+    ),
     # upkeep
     Fault("vacuum_off", "alter table jobs_payment set (autovacuum_enabled = false)"),
     Fault(
