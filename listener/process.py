@@ -29,6 +29,10 @@ def configured(queues: Sequence[str] | None, *, runs: bool, listens: bool) -> tu
         registry = load(queues=queues)
     except ConfigError as error:
         problems += error.problems
+    if runs and not problems and not registry.handlers:
+        problems.append(
+            "There is no handler: write one at handlers/<queue>/<type>.py, or go to the project's folder."
+        )
     declared = [
         *(registry.handler_settings if runs else []),
         *(registry.webhook_settings if listens else []),

@@ -9,11 +9,9 @@ The payload comes first (a pydantic model; None-typed handlers do not exist), al
 its type. Whatever does not fit this shape is an error at start that names the file, never a surprise in mid-job.
 """
 
-import importlib
 import inspect
-import pkgutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -25,6 +23,7 @@ from pydantic.alias_generators import to_camel
 from listener.backoff import Backoff
 from listener.errors import ConfigError, PulseError
 from listener.jobs import Job, NewJob
+from listener.modules import holds, imported, modules_below
 from listener.paths import path_problems
 from listener.periodic import Declared, declared_on, schedule_problem
 from listener.progress import Progress
@@ -166,13 +165,13 @@ class Registry:
 
 def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Registry:
     """Imports and checks the handler files of the queues (None: of all). Raises ConfigError with every fault."""
-    root = importlib.import_module(package)
+    root = imported(package)
     wanted = None if queues is None else set(queues)
     handlers: dict[tuple[str, str], Handler] = {}
     webhooks: list[Webhook] = []
     schedules: list[Declared] = []
     problems: list[str] = []
-    for module in _family_modules(root, wanted):
+    for module in modules_below(root, wanted):
         for value in vars(module).values():
             if getattr(value, "__module__", None) != module.__name__:
                 continue  # imported from elsewhere; found where it lives
@@ -202,22 +201,10 @@ def load(package: str = "handlers", queues: Iterable[str] | None = None) -> Regi
         for name, times in Counter(one.name for one in schedules).items()
         if times > 1
     ]
-    resources = _resolve(
-        handlers.values(), resources_in(importlib.import_module(f"{package}.resources")), problems
-    )
+    resources = _resolve(handlers.values(), _offered(root), problems)
     if problems:
         raise ConfigError(problems)
     return Registry(handlers, tuple(webhooks), resources, tuple(schedules))
-
-
-def _family_modules(root: ModuleType, wanted: set[str] | None) -> Iterator[ModuleType]:
-    """Imports each module one level below; a package that is no family, as `clients`, just has no handlers."""
-    for family in pkgutil.iter_modules(root.__path__):
-        if not family.ispkg or (wanted is not None and family.name not in wanted):
-            continue
-        package = importlib.import_module(f"{root.__name__}.{family.name}")
-        for file in pkgutil.iter_modules(package.__path__):
-            yield importlib.import_module(f"{package.__name__}.{file.name}")
 
 
 def _inspect(function: Function, module: ModuleType) -> Handler:
@@ -273,6 +260,11 @@ def _schedules(function: object, handler: Handler, problems: list[str]) -> list[
         if (problem := schedule_problem(one, handler.payload))
     ]
     return found
+
+
+def _offered(root: ModuleType) -> Mapping[Provided, Resource]:
+    """What `resources.py` provides; a project whose handlers want nothing needs none."""
+    return resources_in(imported(f"{root.__name__}.resources")) if holds(root, "resources") else {}
 
 
 def _resolve(

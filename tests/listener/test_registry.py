@@ -1,6 +1,10 @@
 """Handlers are found beside their code; what does not fit is told at the start, all of it, by file."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -8,6 +12,7 @@ from pydantic import ValidationError
 from listener.errors import ConfigError
 from listener.jobs import Job
 from listener.registry import DEFAULT_TIMEOUT, Payload, load
+from tests.house.tree import ROOT
 from tests.listener.packages import Package, package
 
 __all__ = ["package"]
@@ -166,3 +171,36 @@ def test_payloads_refuse_what_they_do_not_know_and_do_not_quote_it() -> None:
     assert "noet" in str(refused.value)
     assert "Alice" not in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_folder_needs_no_init_file_and_handlers_that_want_nothing_need_no_resources(tmp_path: Path) -> None:
+    project = tmp_path / "handlers" / "reports"
+    project.mkdir(parents=True)
+    (project.parent / "__init__.py").touch()
+    (project / "daily.py").write_text(
+        HEAD + '@handler("reports")\nasync def daily(payload: Order) -> None: ...\n'
+    )
+    look = "from listener.registry import load; print(*load().handlers)"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", look],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "('reports', 'daily')\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\nimport nowhere_to_be_found", "there is no module nowhere_to_be_found"),
+        ("\ndef x(:", "line 2 is no"),
+    ],
+)
+def test_a_file_that_python_cannot_load_is_named(package: Package, text: str, told: str) -> None:
+    name = package({**GOOD, "broker/wrong.py": text})
+    (problem,) = problems(name)
+    assert problem.startswith(f"{name}.broker.wrong cannot be loaded: {told}")
