@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from listener.config import Config, process_environment, read_config
+from listener.errors import PulseError, StoreUnavailable
 from listener.keyring import FILE, SERVICE_NAME, WORKER_NAME, Keyring
 from listener.store import Store, connected
 
@@ -18,7 +19,11 @@ async def operator(name: str) -> AsyncIterator[Store]:
     """A Store for one command; `name` is what the server's logs call it. Of several keys any that is good will do."""
     config = operator_config()
     async with connected(config.supabase_url, Keyring.of(_environment()), name) as store:
-        yield store
+        try:
+            yield store
+        except StoreUnavailable as error:
+            where = f"{config.supabase_url} did not answer. Is SUPABASE_URL right, and is the project up?"
+            raise PulseError(f"{error}: {where}") from error
 
 
 def _environment() -> Mapping[str, str]:

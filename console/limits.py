@@ -69,6 +69,12 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         return NOT_DONE
     if (arguments.starts is None) != (arguments.within is None):
         raise WrongWords("--starts and --in belong together, for example --starts 100 --in 60s")
+    limits_nothing = arguments.at_once is None and arguments.starts is None
+    if limits_nothing and arguments.queue is None:
+        raise WrongWords(
+            "name a number, --at-once or --starts with --in; without one it is an exception from a wider limit,"
+            " and that needs --queue. `pulse limits remove` removes a limit"
+        )
     numbers = {
         "at_once": arguments.at_once,
         "starts": arguments.starts,
@@ -76,7 +82,10 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     }
     async with operator("pulse-limits") as store:
         screen.answer(await store.ask("limit_jobs", {**which, **numbers}))
-    screen.done("it holds for every job that begins from now on")
+    if limits_nothing:
+        screen.done("an exception: no wider limit of the same KEY holds these jobs back from now on")
+    else:
+        screen.done("it holds for every job that begins from now on")
     return DONE
 
 

@@ -45,7 +45,7 @@ def _run(words: Sequence[str]) -> int:
         return 0
     command = _command(words[0])
     if command is None:
-        near = get_close_matches(words[0], [one.name for one in commands()], n=1)
+        near = get_close_matches(words[0], ["help", *(one.name for one in commands())], n=1)
         _refuse(f"there is no command {words[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
     if command.forwards:
         return _ran(command, argparse.Namespace(words=list(words[1:])))
@@ -138,8 +138,8 @@ def _overview(on: Screen) -> int:
             if one.group is group:
                 on.heading(one.name.ljust(width), one.says)
     on.say()
-    on.say("pulse COMMAND --help tells more of each. Exit codes: 0 done, 1 it did not work or something")
-    on.say("was found, 2 wrong words or configuration.")
+    on.say("pulse COMMAND --help tells more of each.")
+    on.say("Exit codes: 0 done, 1 it did not work or something was found, 2 wrong words or configuration.")
     return 0
 
 

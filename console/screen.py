@@ -194,8 +194,11 @@ class Screen:
             self._raw(_PAGE_BEFORE)
 
     def heading(self, name: str, text: str) -> None:
-        """A line of a list: a name that stands out, and what it is, which is ours and may be long."""
-        self._out.write(f"  {self.painted(name, Colour.CYAN)}  {text}\n")
+        """A line of a list: a name that stands out, and what it is; what does not fit goes on below itself."""
+        indent = _width(name) + 4
+        first, *others = self._wrapped(text, indent)
+        self._out.write(f"  {self.painted(name, Colour.CYAN)}  {first}\n")
+        self._out.writelines(f"{' ' * indent}{one}\n" for one in others)
 
     def answer_line(self, value: object) -> None:
         """The JSON document in one line, with --json: one of many."""

@@ -29,10 +29,10 @@ _STRIPE = re.compile(r"(sk|rk)_(live|test)_")
 _COLUMNS = (
     Column("name"),
     Column("kind"),
-    Column("may act as"),
+    Column("may act as", bends=True),
     Column("made", right=True),
     Column("ends", right=True),
-    Column("what is to be said of it", bends=True),
+    Column("is"),
 )
 
 
@@ -71,6 +71,10 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         found += await _refused(environment)
     screen.answer([{**asdict(one), **_times(one)} for one in found])
     screen.table(_COLUMNS, [_row(one, now) for one in found])
+    for one in found:
+        if told := one.problem or one.advice:
+            screen.say()
+            screen.say(f"{one.name}: {told.removeprefix(f'{one.name}: ')}", _colour(one))
     return NOT_DONE if any(one.problem for one in found) else DONE
 
 
@@ -232,11 +236,14 @@ async def _asked(url: str, key: Key) -> Looked | None:
 
 
 def _row(one: Looked, now: datetime) -> tuple[Cell | str, ...]:
-    colour = Colour.RED if one.problem else Colour.YELLOW if one.advice else Colour.PLAIN
     made = f"{span(now - one.made_at)} ago" if one.made_at else "—"
     ends = "—" if one.ends_at is None else f"in {span(one.ends_at - now)}" if one.ends_at > now else "ended"
-    said = Cell(one.problem or one.advice or "✓", colour)
-    return (one.name, one.kind, one.role or "—", made, ends, said)
+    word = "to do" if one.problem else "advice" if one.advice else "fine"
+    return (one.name, one.kind, one.role or "—", made, ends, Cell(word, _colour(one)))
+
+
+def _colour(one: Looked) -> Colour:
+    return Colour.RED if one.problem else Colour.YELLOW if one.advice else Colour.PLAIN
 
 
 def _times(one: Looked) -> Mapping[str, str | None]:

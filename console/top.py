@@ -63,7 +63,7 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     async with operator("pulse-top") as store:
         with screen.drawing():
             while True:
-                picture = await _look(store, arguments.queue, screen)
+                picture = await _look(store, arguments.queue, arguments.every, screen)
                 if picture is not None:
                     _tell(picture, arguments.every, screen)
                 looks += 1
@@ -72,7 +72,7 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
                 await asyncio.sleep(max(arguments.every.total_seconds(), 1))
 
 
-async def _look(store: Store, queue: str | None, screen: Screen) -> _Picture | None:
+async def _look(store: Store, queue: str | None, every: timedelta, screen: Screen) -> _Picture | None:
     """None when the database does not answer: that is told, and looked again."""
     try:
         stats = cast("StatsJson", await store.ask("queue_stats", {}))
@@ -81,7 +81,8 @@ async def _look(store: Store, queue: str | None, screen: Screen) -> _Picture | N
         running = cast("dict[str, list[JobJson]]", await store.ask("list_jobs", asked))["jobs"]
     except StoreUnavailable as error:
         if screen.is_live:
-            screen.draw([screen.painted(str(error), Colour.RED)])
+            again = f"asked again every {span(every)} (Ctrl-C ends it)"
+            screen.draw([screen.painted(str(error), Colour.RED), screen.painted(again, Colour.DIM)])
         else:
             screen.problem(str(error))
         return None

@@ -38,7 +38,7 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
         kind = "mend" if mend.startswith("pulse ") else "mend, SQL for the owner of the database"
         screen.say(f"{kind}:", Colour.DIM)
         screen.block(mend)
-    return NOT_DONE if said["state"] == "unknown" else DONE
+    return NOT_DONE if job is None else DONE
 
 
 COMMAND = Command(

@@ -41,7 +41,7 @@ async def test_the_page_shows_what_the_program_says() -> None:
 def test_the_help_on_the_page_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command more is none too few: each line that the page shows is there."""
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     shown = PAGE.read_text().partition("```text\n$ pulse --help\n")[2].partition("```")[0]
     said = run_as_shown("pulse --help").said.splitlines()
     assert len(shown.splitlines()) > 20

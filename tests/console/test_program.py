@@ -1,5 +1,7 @@
 """The program as a newcomer meets it: its help, its words, and what it says to wrong ones."""
 
+import asyncio
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -111,3 +113,39 @@ def test_what_operators_do_is_done_with_the_service_key_even_beside_that_of_a_wo
     monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY_FILE", str(tmp_path / "key"))
     (tmp_path / "key").write_text(LOCAL.secret)
     assert operator_config().key == LOCAL.secret
+
+
+@pytest.mark.parametrize("words", [[], ["--per", "user"], ["--at-once", "3", "--starts", "3"]], ids=str)
+def test_a_limit_that_would_limit_nothing_is_asked_for_its_numbers(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is asked: `--per user` without numbers would lift the limit that the platform comes with."""
+    code, _, err = said(capsys, "limits", "set", *words)
+    assert code == 2
+    assert "--starts" in err
+
+
+async def test_a_project_that_does_not_answer_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", LOCAL.secret)
+    code, out, err = await asyncio.to_thread(said, capsys, "stats")
+    assert (code, out) == (1, "")
+    assert "http://127.0.0.1:9 did not answer. Is SUPABASE_URL right" in err
+
+
+def test_a_worker_without_handlers_says_so_and_does_not_look_well(tmp_path: Path) -> None:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "__init__.py").touch()
+    settings = {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SERVICE_ROLE_KEY": LOCAL.secret}
+    done = subprocess.run(
+        [sys.executable, "-m", "console", "worker", "--no-door"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no handler" in done.stderr

@@ -19,6 +19,7 @@ from tests.house.tree import ROOT
 from tests.sql.calls import Calls, Connection
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
+_HANDLERS = {"STRIPE_SECRET_KEY": "rk_test_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
 _PAGE, _BACK = "\x1b[?1049h", "\x1b[?1049l"
 
 
@@ -83,6 +84,20 @@ async def test_a_wider_terminal_shows_more_and_no_line_is_wider(there: dict[str,
     assert "made" in wide
     assert "MailRefused: 550 mailbox" in narrow
     assert "MailRefused: 550 mailbox unavailable" in wide
+
+
+async def test_the_help_breaks_between_words_and_goes_on_below_its_column(there: dict[str, str]) -> None:
+    said = _COLOUR.sub("", await at_a_terminal(80, "--help", **there))
+    assert max(map(len, said.splitlines())) <= 80
+    assert "other\n              processes run them.\n" in said
+
+
+async def test_a_narrow_terminal_shows_all_that_is_said_of_a_key(there: dict[str, str]) -> None:
+    said = _COLOUR.sub("", await at_a_terminal(80, "secrets", "check", "--offline", **there, **_HANDLERS))
+    assert max(map(len, said.splitlines())) <= 80
+    assert "may read and write everything. A worker needs less: `pulse worker-key --days 90`" in " ".join(
+        said.split()
+    )
 
 
 async def test_top_draws_on_a_page_of_its_own_and_leaves_the_one_before_as_it_was(

@@ -30,3 +30,11 @@ async def test_an_id_that_nobody_has_had(terminal: Terminal) -> None:
     said = await terminal.types("why", "99")
     assert said.code == 1
     assert said.out == "No job has had the id 99 yet.\n"
+
+
+async def test_a_job_that_is_gone_is_none_to_be_told_of(terminal: Terminal, owner: Connection) -> None:
+    id_ = await owner.fetchval("insert into payment_jobs (type) values ('a') returning id")
+    await owner.execute("delete from payment_jobs")
+    said = await terminal.types("why", str(id_))
+    assert said.code == 1
+    assert "is not there any more" in said.out
