@@ -68,7 +68,7 @@ class Screen:
 
     def __init__(self, out: TextIO, err: TextIO, environment: Mapping[str, str], *, as_json: bool) -> None:
         self.as_json = as_json
-        self.can_ask = out.isatty() and sys.stdin.isatty() and not as_json
+        self.can_ask = bool(sys.stdin) and sys.stdin.isatty() and out.isatty() and not as_json
         """Whether somebody is there who can answer."""
         self.is_live = out.isatty() and environment.get("TERM") != "dumb" and not as_json
         """Whether what was printed can be drawn over."""

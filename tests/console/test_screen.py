@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -118,3 +119,9 @@ def test_a_document_keeps_all_digits_and_the_order_of_its_keys() -> None:
     }
     assert text.index('"b"') < text.index('"a"')
     assert "ü" in text
+
+
+def test_a_process_without_a_standard_input_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pulse jobs <&-` is."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert not Screen(Terminal(), Terminal(), {}, as_json=False).can_ask
