@@ -1,6 +1,6 @@
 """Finds the command that was named, reads its words and runs it.
 
-Exit codes: 0 done · 1 it did not work, or something was found · 2 wrong words or configuration.
+Exit codes: 0 done · 1 it did not work, or something was found · 2 wrong words or configuration · 130 after Ctrl-C.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from listener.ending import exit_code_of
 
 _USAGE = "usage: pulse COMMAND [words]"
 _ABOUT = "Background jobs of a Supabase project."
+INTERRUPTED = 130
 _HELP = {"-h", "--help", "help"}
 
 
@@ -31,6 +32,8 @@ def run(words: Sequence[str]) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         return _nobody_reads()
+    except KeyboardInterrupt:  # before the command has begun: its own loop knows what to do
+        return INTERRUPTED
 
 
 def _run(words: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from console.asking import operator_config
 from console.command import Group
-from console.program import commands, run
+from console.program import INTERRUPTED, commands, run
 from devstack.keys import LOCAL
 from tests.house.tree import ROOT
 
@@ -146,6 +146,15 @@ def test_a_worker_without_handlers_says_so_and_does_not_look_well(tmp_path: Path
         capture_output=True,
         text=True,
         check=False,
+        timeout=40,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "There is no handler" in done.stderr
+
+
+def test_ctrl_c_while_a_command_still_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("console.program.import_module", pressed)
+    assert run(["jobs"]) == INTERRUPTED
