@@ -2,23 +2,36 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from console.asking import operator
 from console.command import DONE, Command, Group, WrongWords
 from console.screen import Screen
-from console.words import number, things
+from console.words import things
 from listener.config import process_environment
 
-_MOST = 1000
 _STEP = 2000
 # The settings that handlers/clients/retention.py reads, and what holds without them.
 _POLICY = {
     "completed_days": ("PULSE_KEEP_COMPLETED_DAYS", 7.0),
     "failed_days": ("PULSE_KEEP_FAILED_DAYS", 90.0),
 }
-_KINDS = {"jobs": "job", "failed_jobs": "dead letter", "stale_outcomes": "stale outcome"}
+# What a row is called, by its table; one that only a newer database knows is told by the table's name.
+_KINDS = {
+    "jobs": ("job", "jobs"),
+    "failed_jobs": ("dead letter", "dead letters"),
+    "stale_outcomes": ("stale outcome", "stale outcomes"),
+    "alerts": ("alert", "alerts"),
+    "digests": ("digest", "digests"),
+    "alert_deliveries": ("delivery of those", "deliveries of those"),
+    "alert_targets": ("device not seen for long", "devices not seen for long"),
+    "delivery_lanes": ("free lane of deliveries", "free lanes of deliveries"),
+    "stripe_events": ("event of Stripe", "events of Stripe"),
+    "broker_callbacks": ("callback of a broker", "callbacks of brokers"),
+    "broker_sync_runs": ("sync of positions", "syncs of positions"),
+    "call_limits": ("count of calls", "counts of calls"),
+}
 
 
 def _days(text: str) -> float:
@@ -53,7 +66,8 @@ async def _run(arguments: Namespace, screen: Screen) -> int:
     async with operator("pulse-purge") as store:
         if not arguments.yes:
             counted = cast("dict[str, int]", await store.ask("count_prunable", policy))
-            _preview(policy, counted, screen)
+            at_least = cast("list[str]", counted.pop("at_least"))
+            _preview(policy, counted, at_least, screen)
             return DONE
         more = True
         while more:
@@ -82,29 +96,37 @@ def _kept(environment: Mapping[str, str], variable: str, usual: float) -> float:
         raise WrongWords(f"{variable}: {error}") from None
 
 
-def _preview(policy: dict[str, float], counted: dict[str, int], screen: Screen) -> None:
-    screen.answer({"policy": policy, "would_delete": counted, "counted_to": _MOST})
+def _preview(
+    policy: dict[str, float], counted: dict[str, int], at_least: Collection[str], screen: Screen
+) -> None:
+    screen.answer({"policy": policy, "would_delete": counted, "at_least": at_least})
     screen.say("What has ended is kept so long:")
     screen.facts(
         [
             ("completed and cancelled jobs", f"{policy['completed_days']:g} days"),
             ("failed jobs, dead letters, stale outcomes", f"{policy['failed_days']:g} days"),
             ("jobs that have not ended", "for ever"),
+            ("all else", "as docs/doors.md has it"),
         ]
     )
     screen.say(
-        f"Older than that: {_told(counted, _MOST)}. Nothing was changed: add --yes to delete them, in small steps."
+        f"Older than that: {_told(counted, at_least)}. Nothing was changed: add --yes to delete them, in small steps."
     )
 
 
-def _told(counts: Mapping[str, int], most: int | None = None) -> str:
-    """A count that ends at `most` may be more."""
+def _told(counts: Mapping[str, int], at_least: Collection[str] = ()) -> str:
+    """Every kind that there is something of, jobs in any case; of those in `at_least` there may be more."""
     return ", ".join(
-        f"{number(most)} or more {one}s"
-        if most is not None and counts[name] == most
-        else things(counts[name], one)
-        for name, one in _KINDS.items()
+        f"{'at least ' if table in at_least else ''}"
+        f"{things(counts[table], *_KINDS.get(table, (f'row of {table}', f'rows of {table}')))}"
+        for table in sorted(counts, key=_rank)
+        if counts[table] or table == "jobs"
     )
+
+
+def _rank(table: str) -> int:
+    """The jobs first, what we have no word for last."""
+    return list(_KINDS).index(table) if table in _KINDS else len(_KINDS)
 
 
 COMMAND = Command(

@@ -155,9 +155,9 @@ end
 $$;
 
 
--- Deletes keys that mean nothing any more, at most so many; answers how many. What is locked is left.
+-- Deletes keys that mean nothing any more, at most so many; answers {"call_limits"}. What is locked is left.
 -- Callers: prune.
-create function public.forget_calls(max_keys integer) returns integer
+create function public.forget_calls(max_keys integer) returns jsonb
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -175,7 +175,21 @@ with gone as (
     returning c.key
 )
 
-select count(*)::integer from gone;
+select jsonb_build_object('call_limits', count(*)) from gone;
+$$;
+
+
+-- How many keys forget_calls would delete, counted up to so many. Callers: count_prunable.
+create function public.forgettable_calls(most integer) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select jsonb_build_object('call_limits', count(*))
+from (
+    select from public.call_limits as old
+    where old.forget_at < public.clock_now()
+    limit forgettable_calls.most
+) as counted;
 $$;
 
 revoke all on function
@@ -184,7 +198,8 @@ public.calls_free_at(public.call_limits, integer, integer, interval),
 public.take_calls(text, integer, integer, interval),
 public.hold_calls(text, timestamptz),
 public.take_door_call(text, integer, double precision),
-public.forget_calls(integer)
+public.forget_calls(integer),
+public.forgettable_calls(integer)
 from public, anon, authenticated, service_role, pulse_worker;
 
 -- The door inserts jobs, and may run under the role of a worker.

@@ -62,6 +62,8 @@ public.record_outcomes(jsonb),
 public.status_after(text, boolean, integer, integer),
 public.retry_delay(text, integer),
 public.replay(bigint[], text, text, integer),
+public.next_old_jobs(bigint, timestamptz, timestamptz),
+public.old_letters(timestamptz, integer),
 public.prune(double precision, double precision, integer),
 public.canary(text)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -204,57 +204,57 @@ select json_build_object(
 $$;
 
 
--- What a purge by this policy would delete, counted up to a thousand of each, the jobs among the oldest 20,000 only:
--- {"jobs", "failed_jobs", "stale_outcomes"}.
+-- What prune would delete by this policy, by table, as it answers it itself: {"jobs", "failed_jobs", …, "at_least":
+-- [the tables whose number may be larger]}. Counted is up to `most` of each, the jobs among the oldest 2 * `most`: more
+-- would make an operator wait.
 -- Callers: `pulse purge`, over RPC, before it does it.
-create function public.count_prunable(completed_days double precision, failed_days double precision) returns json
-language plpgsql stable
+create function public.count_prunable(
+    completed_days double precision, failed_days double precision, most integer default 100000
+) returns json
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set jit = off
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
 as $$
 declare
-    most constant integer := 1000;
+    most constant integer := greatest(count_prunable.most, 1);
     now_at constant timestamptz := public.clock_now();
     completed_before constant timestamptz := now_at - make_interval(secs => 86400 * count_prunable.completed_days);
     failed_before constant timestamptz := now_at - make_interval(secs => 86400 * count_prunable.failed_days);
+    head record;
+    letters record;
+    jobs integer := 0;
+    thousands integer := 0;
+    counted jsonb;
 begin
-    return json_build_object(
-        'jobs', (
-            select count(*) from (
-                select from (
-                    select j.status, j.finished_at from public.jobs as j
-                    order by j.id
-                    limit 20 * most
-                ) as head
-                where
-                    head.finished_at < completed_before and head.status in ('completed', 'cancelled')
-                    or head.finished_at < failed_before and head.status = 'failed'
-                limit most
-            ) as counted
-        ),
-        'failed_jobs', (
-            select count(*) from (
-                select from (
-                    select f.failed_at from public.failed_jobs as f
-                    order by f.id
-                    limit most
-                ) as head
-                where head.failed_at < failed_before
-            ) as counted
-        ),
-        'stale_outcomes', (
-            select count(*) from (
-                select from (
-                    select s.told_at from public.stale_outcomes as s
-                    order by s.job_id
-                    limit most
-                ) as head
-                where head.told_at < failed_before
-            ) as counted
+    head := public.next_old_jobs(0, completed_before, failed_before);
+    loop
+        jobs := jobs + coalesce(cardinality(head.ended), 0);
+        thousands := thousands + 1;
+        exit when head.done_to is null
+            or head.oldest > greatest(completed_before, failed_before)
+            or jobs >= most
+            or thousands * 1000 >= 2 * most;
+        head := public.next_old_jobs(head.done_to, completed_before, failed_before);
+    end loop;
+
+    letters := public.old_letters(failed_before, most);
+    counted := jsonb_build_object('jobs', jobs)
+    || letters.counted
+    || public.forgettable_calls(most)
+    || public.forgettable_broker_traces(most)
+    || public.forgettable_alerts(most)
+    || public.forgettable_stripe_events(most);
+
+    return counted || jsonb_build_object(
+        'at_least', (
+            select letters.at_least || coalesce(jsonb_agg(c.key), '[]')
+            from jsonb_each_text(counted) as c
+            where
+                c.value::integer >= most and not letters.at_least ? c.key
+                or c.key = 'jobs'
+                and head.done_to is not null
+                and head.oldest <= greatest(completed_before, failed_before)
         )
     );
 end
@@ -266,7 +266,7 @@ public.queue_facts(text),
 public.queue_stats(),
 public.list_limits(),
 public.list_workers(),
-public.count_prunable(double precision, double precision)
+public.count_prunable(double precision, double precision, integer)
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function
@@ -275,5 +275,5 @@ public.queue_facts(text),
 public.queue_stats(),
 public.list_limits(),
 public.list_workers(),
-public.count_prunable(double precision, double precision)
+public.count_prunable(double precision, double precision, integer)
 to service_role;

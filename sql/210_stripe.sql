@@ -214,10 +214,10 @@ revoke all on public.stripe_events from public, anon, authenticated, service_rol
 revoke all on sequence public.stripe_tickets from public, anon, authenticated, service_role, pulse_worker;
 grant select on public.stripe_events to service_role;
 
--- Forgets events that were followed forty days ago; answers how many. Stripe shows and sends an event for thirty, so
--- nobody can come with one of these again.
+-- Forgets events that were followed forty days ago; answers {"stripe_events"}. Stripe shows and sends one for thirty,
+-- so nobody can come with one of these again.
 -- Callers: prune, at most max_rows per call. What is locked is left for the next call.
-create function public.forget_stripe_events(max_rows integer) returns integer
+create function public.forget_stripe_events(max_rows integer) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -234,8 +234,20 @@ begin
             )
         );
     get diagnostics forgotten = row_count;
-    return forgotten;
+    return jsonb_build_object('stripe_events', forgotten);
 end
+$$;
+
+-- How many events forget_stripe_events would delete, counted up to so many. Callers: count_prunable.
+create function public.forgettable_stripe_events(most integer) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select jsonb_build_object('stripe_events', count(*))
+from (
+    select from public.stripe_events as old
+    where old.ended_at < public.clock_now() - interval '40 days'
+    limit forgettable_stripe_events.most
+) as counted;
 $$;
 
 revoke all on function
@@ -245,7 +257,8 @@ public.apply_stripe_event(text, bigint, jsonb),
 public.follow_waiting_stripe_events(text[]),
 public.sync_stripe_subscriptions(bigint, jsonb),
 public.enqueue_lost_stripe_events(jsonb),
-public.forget_stripe_events(integer)
+public.forget_stripe_events(integer),
+public.forgettable_stripe_events(integer)
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function

@@ -104,13 +104,13 @@ $$;
 
 
 -- Forgets callbacks after a week (a delivery is refused after minutes, so none comes again), and runs after a month.
--- Answers how many, of the kind that had more. Callers: prune, at most max_rows of each per call.
-create function public.forget_broker_traces(max_rows integer) returns integer
+-- Answers {"broker_callbacks", "broker_sync_runs"}. Callers: prune, at most max_rows of each per call.
+create function public.forget_broker_traces(max_rows integer) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    forgotten integer;
+    forgotten jsonb;
 begin
     with callbacks as (
         delete from public.broker_callbacks as c
@@ -140,15 +140,42 @@ begin
         returning 1
     )
 
-    select greatest((select count(*) from callbacks), (select count(*) from runs)) into forgotten;
+    select jsonb_build_object(
+        'broker_callbacks', (select count(*) from callbacks), 'broker_sync_runs', (select count(*) from runs)
+    ) into forgotten;
     return forgotten;
 end
+$$;
+
+
+-- How many rows forget_broker_traces would delete, counted up to so many of each. Callers: count_prunable.
+create function public.forgettable_broker_traces(most integer) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+select jsonb_build_object(
+    'broker_callbacks', (
+        select count(*) from (
+            select from public.broker_callbacks as old
+            where old.noted_at < public.clock_now() - interval '7 days'
+            limit forgettable_broker_traces.most
+        ) as counted
+    ),
+    'broker_sync_runs', (
+        select count(*) from (
+            select from public.broker_sync_runs as old
+            where old.began_at < public.clock_now() - interval '30 days'
+            limit forgettable_broker_traces.most
+        ) as counted
+    )
+);
 $$;
 
 revoke all on function
 public.rotate_callback_secret(uuid, boolean),
 public.note_callback(jsonb),
-public.forget_broker_traces(integer)
+public.forget_broker_traces(integer),
+public.forgettable_broker_traces(integer)
 from public, anon, authenticated, service_role, pulse_worker;
 
 grant execute on function public.rotate_callback_secret(uuid, boolean), public.note_callback(jsonb) to service_role;

@@ -157,6 +157,8 @@ create table public.alert_deliveries (
     constraint "what was sent says when" check ((status = 'sent') = (sent_at is not null))
 );
 create index alert_deliveries_by_user on public.alert_deliveries (user_id, created_at desc);
+-- For the end of a digest, which takes its deliveries along; those of alerts have the unique index.
+create index alert_deliveries_by_digest on public.alert_deliveries (digest_id) where digest_id is not null;
 create index alert_deliveries_open on public.alert_deliveries (give_up_at) where status in ('pending', 'sending');
 create index alert_deliveries_by_provider_id on public.alert_deliveries (provider_id) where provider_id is not null;
 

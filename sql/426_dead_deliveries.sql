@@ -37,7 +37,7 @@ for each row when (new.job_type = 'alerts') execute function public.explain_deli
 
 
 -- Ends deliveries that have been too old for a day and have no job that could end them: how many, at most max_rows.
--- Callers: forget_alerts.
+-- Callers: prune.
 create function public.explain_open_deliveries(max_rows integer) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

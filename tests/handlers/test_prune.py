@@ -22,19 +22,12 @@ async def test_finished_jobs_go_after_a_week(db: Database, owner: Owner, move_cl
     await owner.execute("insert into payment_jobs (type) values ('a'), ('b'), ('c')")
     await owner.execute("select cancel(array(select id from jobs where type <> 'c'))")
     await move_clock(timedelta(days=6))
-    assert await prune(Prune(), db=db, kept=KEPT) == {
-        "jobs": 0,
-        "failed_jobs": 0,
-        "stale_outcomes": 0,
-        "more": False,
-    }
+    said = await prune(Prune(), db=db, kept=KEPT)
+    assert (said["jobs"], said["more"]) == (0, False)
     await move_clock(timedelta(days=8))
-    assert await prune(Prune(), db=db, kept=KEPT) == {
-        "jobs": 2,
-        "failed_jobs": 0,
-        "stale_outcomes": 0,
-        "more": False,
-    }
+    said = await prune(Prune(), db=db, kept=KEPT)
+    assert (said["jobs"], said["more"]) == (2, False)
+    assert {"failed_jobs", "stale_outcomes", "alerts", "stripe_events", "broker_callbacks"} < said.keys()
     assert await owner.fetchval("select array_agg(type) from jobs") == ["c"]
 
 
@@ -50,13 +43,13 @@ async def test_the_days_can_be_chosen_in_either_spelling(
 
 async def test_a_run_ends_although_more_is_left(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def endless(db: Database, function: str, **arguments: object) -> Mapping[str, object]:
-        return {"jobs": 5000, "failed_jobs": 1, "stale_outcomes": 0, "more": True}
+        return {"jobs": 5000, "failed_jobs": 1, "alerts": 0, "more": True}
 
     monkeypatch.setattr(file, "call", endless)
     assert await prune(Prune(), db=db, kept=KEPT) == {
         "jobs": 5000 * ROUNDS,
         "failed_jobs": ROUNDS,
-        "stale_outcomes": 0,
+        "alerts": 0,
         "more": True,
     }
 

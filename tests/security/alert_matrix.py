@@ -57,7 +57,7 @@ _WITHIN_ALERTS: Final = (
     " delivery_objection may_have_arrived close_delivery await_turn later end_delivery delivery_words"
     " hold_lanes write_outcome"
     " give_up_target tell_target_disabled explain_open_deliveries"
-    " correct_mail tell_address_is_gone digest_due open_digest count_severities forget_alerts"
+    " correct_mail tell_address_is_gone digest_due open_digest count_severities forget_alerts forgettable_alerts"
 ).split()
 ALERT_FUNCTIONS: Final = {
     #                            anon user other service worker

@@ -141,6 +141,7 @@ FOR_HANDLERS_OF_PAYMENTS = (
 _WITHIN_PAYMENTS = (
     "owner_of_stripe_objects write_stripe_look write_stripe_subscription write_stripe_payment write_stripe_customer"
     " write_stripe_money_back send_stripe_notices follow_waiting_stripe_events forget_stripe_events stripe_words"
+    " forgettable_stripe_events"
     " draft_crypto_request find_crypto_request follow_crypto_payment confirm_crypto_payment count_crypto_transfers"
     " settle_crypto_payment reverse_crypto_payment look_at_crypto_again end_crypto_request_at crypto_request_as_told"
     " crypto_payment_words crypto_payer_message crypto_hash crypto_units"
@@ -168,6 +169,7 @@ _WITHIN_ORDER_TRUTH: Final = (
     "order_check_after look_soon fills_wanted_since end_look"
     " adopt_order miss_order book_fills check_order_again lock_out_connection"
     " is_overtaken write_positions judge_position forget_broker_traces"
+    " forgettable_broker_traces"
 ).split()
 FOR_BROKER_CALLS: Final = ["take_broker_calls", "broker_credentials"]
 _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
@@ -253,6 +255,9 @@ FUNCTIONS: Final = {
     "hold_calls":               "-    -    -     -       -",
     "take_door_call":           "-    -    -     Y       Y",
     "forget_calls":             "-    -    -     -       -",
+    "forgettable_calls":        "-    -    -     -       -",
+    "next_old_jobs":            "-    -    -     -       -",
+    "old_letters":              "-    -    -     -       -",
     **dict.fromkeys(FOR_SCHEDULERS, "- - - Y Y"),
     **dict.fromkeys(FOR_PEOPLE_AND_SCHEDULES, "- - - Y -"),
     **dict.fromkeys(_WITHIN_SCHEDULES, "- - - - -"),

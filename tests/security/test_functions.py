@@ -39,6 +39,7 @@ DEFINER = {
     "cancel": CHANGES_JOBS,
     "replay": CHANGES_JOBS,
     "prune": CHANGES_JOBS,
+    "count_prunable": "who deletes jobs need not be allowed to read what else is old",
     "report_progress": CHANGES_JOBS,
     "publish_schemas": JUDGES,
     "retire_schemas": JUDGES,

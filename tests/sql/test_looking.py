@@ -225,11 +225,7 @@ async def test_what_a_purge_would_delete_is_counted_before(looks: Looks, owner: 
         " from generate_series(1, 6) as n"
     )
     await looks.insert("a")
-    assert await looks.look("count_prunable", completed_days=7.0, failed_days=90.0) == {
-        "jobs": 4,
-        "failed_jobs": 0,
-        "stale_outcomes": 0,
-    }
+    assert (await looks.look("count_prunable", completed_days=7.0, failed_days=90.0))["jobs"] == 4
     assert (await looks.look("count_prunable", completed_days=7.0, failed_days=5.0))["jobs"] == 6
     assert (await looks.prune(7, 5))["jobs"] == 6
 
