@@ -5,18 +5,20 @@
 -- per property ("x-spellings": {"order_id": "orderId"}), additionalProperties, anyOf, and $ref to $defs. Any other
 -- word is not looked at, and what is doubtful fits: a worker judges again.
 
--- Says in what a value does not fit a schema, "data.order_id must be a UUID", or null when it does.
+-- Says in what a value does not fit a schema, "data.order_id must be a UUID", or null when it does, and how many steps
+-- are left of those it may take.
 -- Callers: check_payloads. Quotes no value: a key that is no plain word may be one.
--- root has the $defs. depth counts the anyOf within anyOf; the deepest are left to the worker, and so is what lies
--- behind the first 10,000 parts of a value, so that no payload makes an INSERT slow.
+-- defs has the $defs. depth counts the anyOf within anyOf; the deepest are left to the worker, and so is what lies
+-- behind the last step, so that no payload and no schema makes an INSERT slow. A step is one look at one part by one
+-- rule, some ten microseconds; a look at something large is more, and where too few are left for it, it is not taken.
 create function public.payload_problem(
-    schema jsonb, value jsonb, path text default 'data', root jsonb default null, depth integer default 0
-) returns text
+    schema jsonb, value jsonb, path text default 'data', defs jsonb default null, depth integer default 0,
+    inout steps integer default 10000, out problem text
+)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    most constant integer := 10000;
     -- What waits to be looked at, and how much of it has been.
     schemas jsonb[] := array[payload_problem.schema];
     parts jsonb[] := array[payload_problem.value];
@@ -24,6 +26,7 @@ declare
     waiting integer := 1;
     known integer;
     looked integer := 0;
+    cost integer;
     rule jsonb;
     part jsonb;
     place text;
@@ -31,58 +34,67 @@ declare
     is_kind text;
     spellings jsonb;
     others jsonb;
-    problem text;
     problems text[];
+    said record;
     one record;
 begin
-    payload_problem.root := coalesce(payload_problem.root, payload_problem.schema);
-    while looked < waiting and looked < most loop
+    defs := coalesce(defs, payload_problem.schema -> '$defs', '{}');
+    while looked < waiting and steps > 0 loop
         looked := looked + 1;
         rule := schemas[looked];
         part := parts[looked];
         place := paths[looked];
         if rule ? '$ref' then
-            rule := payload_problem.root -> '$defs' -> substr(rule ->> '$ref', 9);
+            rule := defs -> substr(rule ->> '$ref', 9);
         end if;
+        continue when rule is null;
+        is_kind := jsonb_typeof(part);
+        cost := 1 + pg_column_size(rule) / 1000 + pg_column_size(part)
+            / case when is_kind <> 'string' then 10000 when rule ? 'pattern' then 10 else 1000 end;
+        if cost > steps then
+            steps := steps - 1;
+            continue;
+        end if;
+        steps := steps - cost;
 
         if rule ? 'anyOf' then
             continue when payload_problem.depth > 3;
-            problem := null;
             problems := '{}';
             for one in select c.choice from jsonb_array_elements(rule -> 'anyOf') as c (choice) loop
-                problem := public.payload_problem(
-                    one.choice, part, place, payload_problem.root, payload_problem.depth + 1
-                );
-                exit when problem is null;
-                problems := problems || array[problem];
+                said := public.payload_problem(one.choice, part, place, defs, payload_problem.depth + 1, steps);
+                steps := said.steps;
+                exit when said.problem is null;
+                problems := problems || said.problem;
             end loop;
-            if problem is not null then
+            if said.problem is not null then
                 -- The choices of another kind are not what was meant, if one is of this kind.
-                return (
-                    select string_agg(distinct said.problem, ', or ')
-                    from unnest(problems) as said (problem)
+                problem := (
+                    select string_agg(distinct told.word, ', or ')
+                    from unnest(problems) as told (word)
                     where
-                        not starts_with(said.problem, place || ' must be ')
+                        not starts_with(told.word, place || ' must be ')
                         or not exists (
-                            select from unnest(problems) as nearer (problem)
-                            where not starts_with(nearer.problem, place || ' must be ')
+                            select from unnest(problems) as nearer (word)
+                            where not starts_with(nearer.word, place || ' must be ')
                         )
                 );
+                return;
             end if;
             continue;
         end if;
 
         kind := case jsonb_typeof(rule -> 'type') when 'array' then rule -> 'type' ->> 0 else rule ->> 'type' end;
         continue when kind is null;
-        is_kind := jsonb_typeof(part);
         if is_kind = 'null' then
             continue when kind = 'null' or jsonb_typeof(rule -> 'type') = 'array';
-            return place || ' must be ' || public.payload_kind(kind, rule ->> 'format') || ', not null';
+            problem := place || ' must be ' || public.payload_kind(kind, rule ->> 'format') || ', not null';
+            return;
         end if;
 
         if kind = 'object' then
             if is_kind <> 'object' then
-                return place || ' must be an object';
+                problem := place || ' must be an object';
+                return;
             end if;
             spellings := rule -> 'x-spellings';
             known := waiting;
@@ -94,7 +106,8 @@ begin
                     or rule -> 'required' ? p.key
             loop
                 if one.given is null then
-                    return place || '.' || one.key || ' is missing';
+                    problem := place || '.' || one.key || ' is missing';
+                    return;
                 end if;
                 waiting := waiting + 1;
                 schemas[waiting] := one.value;
@@ -109,9 +122,11 @@ begin
                     where
                         not coalesce(rule -> 'properties' ? k.key, false)
                         and not exists (select from jsonb_each_text(spellings) as s where s.value = k.key)
+                    limit steps
                 loop
                     if others = 'false' then
-                        return place || '.' || one.plain || ' is unknown';
+                        problem := place || '.' || one.plain || ' is unknown';
+                        return;
                     end if;
                     waiting := waiting + 1;
                     schemas[waiting] := others;
@@ -121,18 +136,21 @@ begin
             end if;
         elsif kind = 'array' then
             if is_kind <> 'array' then
-                return place || ' must be a list';
+                problem := place || ' must be a list';
+                return;
             end if;
             if jsonb_array_length(part) < (rule ->> 'minItems')::integer then
-                return place || ' must have at least ' || (rule ->> 'minItems') || ' elements';
+                problem := place || ' must have at least ' || (rule ->> 'minItems') || ' elements';
+                return;
             elsif jsonb_array_length(part) > (rule ->> 'maxItems')::integer then
-                return place || ' must have at most ' || (rule ->> 'maxItems') || ' elements';
+                problem := place || ' must have at most ' || (rule ->> 'maxItems') || ' elements';
+                return;
             end if;
             if rule ? 'items' or rule ? 'prefixItems' then
                 for one in
                     select e.element, e.n - 1 as n
                     from jsonb_array_elements(part) with ordinality as e (element, n)
-                    where e.n <= most
+                    where e.n <= steps
                 loop
                     waiting := waiting + 1;
                     schemas[waiting] := coalesce(rule -> 'prefixItems' -> one.n::integer, rule -> 'items', '{}');
@@ -144,19 +162,19 @@ begin
         elsif kind = 'string' and is_kind = 'string' and not rule ?| array['format', 'enum', 'pattern'] then
             if length(part #>> '{}') < (rule ->> 'minLength')::integer
                 or length(part #>> '{}') > (rule ->> 'maxLength')::integer then
-                return place || ' ' || public.leaf_problem(rule, kind, is_kind, part #>> '{}');
+                problem := place || ' ' || public.leaf_problem(rule, kind, is_kind, part #>> '{}');
+                return;
             end if;
         elsif rule ->> 'format' = 'uuid' and is_kind = 'string' and length(part #>> '{}') = 36
             and part #>> '{}' ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then
             null;
         else
-            problem := public.leaf_problem(rule, kind, is_kind, part #>> '{}');
+            problem := place || ' ' || public.leaf_problem(rule, kind, is_kind, part #>> '{}');
             if problem is not null then
-                return place || ' ' || problem;
+                return;
             end if;
         end if;
     end loop;
-    return null;
 end
 $$;
 
@@ -214,7 +232,8 @@ begin
     end if;
     if format = 'uuid' then
         return case
-            when regexp_replace(leaf_problem.word, '^urn:uuid:|[{}-]', '', 'gi') !~* '^[0-9a-f]{32}$' then 'must be a UUID'
+            when length(leaf_problem.word) > 100
+                or regexp_replace(leaf_problem.word, '^urn:uuid:|[{}-]', '', 'gi') !~* '^[0-9a-f]{32}$' then 'must be a UUID'
         end;
     end if;
     if not (leaf_problem.rule -> 'enum' ? leaf_problem.word) then
@@ -302,7 +321,7 @@ end;
 
 
 revoke all on function
-public.payload_problem(jsonb, jsonb, text, jsonb, integer),
+public.payload_problem(jsonb, jsonb, text, jsonb, integer, integer),
 public.leaf_problem(jsonb, text, text, text),
 public.bound_problem(jsonb, boolean, numeric),
 public.payload_kind(text, text)

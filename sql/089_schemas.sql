@@ -200,7 +200,9 @@ $$;
 
 -- Refuses an INSERT whose payload no live schema of its type lets through, in a sentence that names the field.
 -- Callers: triggers of jobs and of every queue's own table, since only the named table's triggers fire.
--- Guarantees: an error in judging refuses nothing. What a function of the database inserts as a part of something
+-- Guarantees: an error in judging refuses nothing, nor does what would take long: a statement is judged for about a
+-- second at most, and a worker judges the rest. A statement that is cancelled, by its user or by statement_timeout, is
+-- cancelled. What a function of the database inserts as a part of something
 -- larger (a notice with a payment) is taken: the fact must not be lost with it, and a worker makes a dead letter of it.
 create function public.check_payloads() returns trigger
 language plpgsql security definer
@@ -208,7 +210,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     now_at constant timestamptz := public.clock_now();
-    wrong record;
+    per_payload constant integer := 10000;
+    steps integer := 5 * per_payload;
+    left_over integer;
+    kind record;
+    one record;
+    said record;
+    problem text;
     stack text;
 begin
     perform from inserted as i
@@ -219,37 +227,54 @@ begin
     end if;
 
     begin
-        select i.queue, i.type, judged.problem into wrong
-        from inserted as i
-        cross join lateral (
+        <<every>>
+        for kind in
             select
-                array_agg(public.payload_problem(s.schema, i.data) order by s.published_at desc) as problems
-            from public.job_schemas as s
-            where
-                s.queue = i.queue
-                and s.type = i.type
-                and s.mode = 'refuse'
-                and coalesce(s.retires_at > now_at, true)
-        ) as said
-        cross join lateral (
-            select case when array_position(said.problems, null) is null then said.problems[1] end as problem
-        ) as judged
-        where judged.problem is not null
-        limit 1;
+                k.queue, k.type,
+                array(
+                    select s.schema from public.job_schemas as s
+                    where
+                        s.queue = k.queue
+                        and s.type = k.type
+                        and s.mode = 'refuse'
+                        and coalesce(s.retires_at > now_at, true)
+                    order by s.published_at desc
+                ) as schemas
+            from (select distinct i.queue, i.type from inserted as i) as k
+        loop
+            continue when kind.schemas = '{}';
+            for one in
+                select i.data from inserted as i
+                where i.queue = kind.queue and i.type = kind.type
+            loop
+                problem := null;
+                left_over := least(steps, per_payload);
+                steps := steps - left_over;
+                for n in 1..cardinality(kind.schemas) loop
+                    said := public.payload_problem(kind.schemas[n], one.data, steps => left_over);
+                    left_over := said.steps;
+                    problem := case when said.problem is not null then coalesce(problem, said.problem) end;
+                    exit when problem is null;
+                end loop;
+                exit every when problem is not null;
+                steps := steps + left_over;
+                exit every when steps <= 0;
+            end loop;
+        end loop every;
     exception when others then
         raise warning 'the jobs are inserted, but their payloads were not judged: %', sqlstate;
         return null;
     end;
 
-    if wrong.problem is not null then
+    if problem is not null then
         get diagnostics stack = pg_context;
         if public.is_part_of_more(stack) then
-            raise warning '% job %: %', wrong.queue, wrong.type, wrong.problem;
+            raise warning '% job %: %', kind.queue, kind.type, problem;
             return null;
         end if;
         raise exception using
             errcode = 'check_violation',
-            message = format('%s job %s: %s', wrong.queue, wrong.type, wrong.problem);
+            message = format('%s job %s: %s', kind.queue, kind.type, problem);
     end if;
     return null;
 end
