@@ -18,7 +18,7 @@ async def _run(_: Namespace, screen: Screen) -> int:
     if problem := DATABASE_URL.problem(environment):
         raise ConfigError([problem])
     files = migrations()
-    applied = await migrate(environment[DATABASE_URL.name], files)
+    applied = await migrate(environment[DATABASE_URL.name], files, tell=screen.progress)
     for one in applied:
         screen.done(one.label)
     screen.say(f"{len(applied)} applied, {len(files) - len(applied)} were there already.")

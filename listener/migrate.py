@@ -1,13 +1,16 @@
 """Applies the files of `sql/` to a database, in order, each in a transaction of its own, and only once.
 
 It keeps the same history as the Supabase CLI (supabase_migrations.schema_migrations), so `supabase db push` and this
-take turns as they like. An advisory lock makes two releases at once wait for each other. A database that this does not
-know (no Supabase roles, tables of ours without a history, a history that tells of other files) is refused, untouched.
+take turns as they like. An advisory lock makes two releases at once wait for each other. A file that needs a lock
+which others hold gives way after half a second and tries again, so that nobody queues up behind it for long. A database
+that this does not know (no Supabase roles, tables of ours without a history, a history that tells of other files) is
+refused, untouched.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +22,17 @@ from listener.errors import ConfigError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
 _LOCK = 0x50756C7365  # "Pulse": any number serves, as long as nobody else locks by it
+# Whoever waits for a lock makes all wait that come after, claims and producers too: so not for long, but often.
+_LOCK_TIMEOUT_MS = 500
+_TRIES = 40
+_PAUSE = 1.0
+_LONGEST_PAUSE = 5
 _NAME = re.compile(r"(\d+)_(\w+)\.sql")
 _ROLES = {"anon", "authenticated", "service_role"}
+_WHO = (
+    "Run it again when they are done; `select pid, xact_start, query from pg_stat_activity order by xact_start`"
+    " shows who has been at it for long."
+)
 _HISTORY = """
     create schema if not exists supabase_migrations;
     create table if not exists supabase_migrations.schema_migrations
@@ -56,32 +68,59 @@ def migrations(folder: Path = SQL) -> list[Migration]:
     return found
 
 
-async def migrate(database_url: str, files: Sequence[Migration]) -> list[Migration]:
-    """Applies what is missing and answers it. Raises ConfigError when it cannot or must not."""
+async def migrate(
+    database_url: str,
+    files: Sequence[Migration],
+    *,
+    tries: int = _TRIES,
+    tell: Callable[[str], object] = lambda _: None,
+) -> list[Migration]:
+    """Applies what is missing and answers it; tells of waiting. Raises ConfigError when it cannot or must not."""
     async with _locked(database_url) as connection:
         done = await _applied(connection)
         await _refuse_strangers(connection, files, done)
         missing = [one for one in files if one.version not in done]
         for one in missing:
-            try:
-                async with connection.transaction():
-                    await connection.execute(one.text)
-                    await connection.execute(
-                        "insert into supabase_migrations.schema_migrations (version, name, statements)"
-                        " values ($1, $2, array[$3])",
-                        one.version,
-                        one.name,
-                        one.text,
-                    )
-            except asyncpg.PostgresError as error:
-                # Without its details, which quote the row that is in the way, and without the value that is no number.
-                why = str(error.args[0] if error.args else type(error).__name__)
-                if isinstance(error, asyncpg.DataError):
-                    why = re.sub('".*"', '"…"', why, flags=re.DOTALL)
-                raise ConfigError([f"{one.label}.sql failed and left nothing behind: {why}"]) from error
+            await _apply_patiently(connection, one, tries, tell)
         if missing:
             await connection.execute("notify pgrst, 'reload schema'")
         return missing
+
+
+async def _apply_patiently(
+    connection: Connection, one: Migration, tries: int, tell: Callable[[str], object]
+) -> None:
+    """Again and again where others hold what the file needs, and each time from its beginning."""
+    for number in range(1, tries + 1):
+        try:
+            await _apply(connection, one)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            if number == tries:
+                why = f"{one.label}.sql needs a lock that other sessions hold, and did not get it (tries: {tries})"
+                raise ConfigError([f"{why}. It left nothing behind. {_WHO}"]) from error
+            tell(f"{one.label} waits for other sessions, try {number} of {tries} …")
+            await asyncio.sleep(min(number, _LONGEST_PAUSE) * _PAUSE)
+        except asyncpg.PostgresError as error:
+            # Without its details, which quote the row that is in the way, and without the value that is no number.
+            why = str(error.args[0] if error.args else type(error).__name__)
+            if isinstance(error, asyncpg.DataError):
+                why = re.sub('".*"', '"…"', why, flags=re.DOTALL)
+            raise ConfigError([f"{one.label}.sql failed and left nothing behind: {why}"]) from error
+        else:
+            return
+
+
+async def _apply(connection: Connection, one: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_MS}ms'")
+        await connection.execute(one.text)
+        await connection.execute(
+            "insert into supabase_migrations.schema_migrations (version, name, statements)"
+            " values ($1, $2, array[$3])",
+            one.version,
+            one.name,
+            one.text,
+        )
 
 
 async def publish(database_url: str, schemas: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
