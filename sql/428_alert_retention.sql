@@ -7,6 +7,7 @@
 create function public.forget_alerts(max_rows integer) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_bitmapscan = on -- prune does without; the index by age is read this way only
 as $$
 declare
