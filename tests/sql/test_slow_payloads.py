@@ -22,7 +22,7 @@ def choices_within_choices() -> tuple[object, object]:
     return schema, wrong
 
 
-SLOW = {
+SLOW: dict[str, tuple[object, object]] = {
     "choices within choices": choices_within_choices(),
     "a pattern for a megabyte": ({"type": "string", "pattern": "a[ab]{20}a[ab]{40}0"}, 900_000 * "a"),
     "many objects of many fields": ({"type": "array", "items": MANY_FIELDS}, [*6_000 * [{}], 1]),
