@@ -200,10 +200,10 @@ $$;
 
 -- Refuses an INSERT whose payload no live schema of its type lets through, in a sentence that names the field.
 -- Callers: triggers of jobs and of every queue's own table, since only the named table's triggers fire.
--- Guarantees: an error in judging refuses nothing, nor does what would take long: a statement is judged for a
--- second or two at most, and a worker judges the rest. A statement that is cancelled, by its user or by statement_timeout, is
--- cancelled. What a function of the database inserts as a part of something
--- larger (a notice with a payment) is taken: the fact must not be lost with it, and a worker makes a dead letter of it.
+-- Guarantees: an error in judging refuses nothing, nor does what would take long: a statement is judged for a second
+-- or two at most, and a worker judges the rest. A statement that is cancelled, by its user or by statement_timeout, is
+-- cancelled. What a function of the database inserts as a part of something larger (a notice with a payment) is taken:
+-- the fact must not be lost with it, and a worker makes a dead letter of it.
 create function public.check_payloads() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
