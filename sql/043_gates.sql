@@ -45,18 +45,20 @@ create table public.job_limits (
 );
 
 -- Which lanes there are, and from when on a look at one may bring something: a hint that may be early, never late.
--- A lane's name is the key of the gate that its jobs met: the limit's id and the key that it counts by; 0 and the user's
--- id where they wait for their user's next turn (046_turns.sql).
+-- A lane's name is the key of the gate that its jobs met: the limit's id and the key that it counts by. Where jobs wait
+-- for the next turn of their user (046_turns.sql), it is 0/<priority>/<user_id>, and look_at is when the last turn was.
 create table public.lanes (
     lane text collate "C" not null,
     queue text not null,
     type text not null,
     look_at timestamptz not null,
+    priority integer,                                           -- of the jobs, where they wait for a turn
     served_at timestamptz,                                      -- when it was the user's turn last, of a user's lanes
     primary key (lane, queue, type)
 );
 
 create index lanes_next on public.lanes (queue, look_at, type);
+create index lanes_turns on public.lanes (queue, priority desc, look_at, type) where priority is not null;
 
 -- What is paused and limited, worked out for each queue that is named above, and for all others (queue = '').
 -- By their user are limited: all types but those that are spared, or, when not by_user, by_user_types alone.

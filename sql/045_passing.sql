@@ -17,11 +17,12 @@
 -- entries that are missing all the same (find_lanes): somebody may have deleted them. A user's own lane is looked at by
 -- every claim.
 
--- Chooses among due jobs those that no limit holds, up to max_jobs, locked, in turns; the others that it met go to lanes.
--- Callers: claim, when a lane is to be looked at, when a limit governs one of those that it found, when users' jobs fill
--- it, and when a job has waited too long behind higher priorities.
+-- Chooses among due jobs those that no limit holds, up to max_jobs, locked, in turns; others that it met go to lanes.
+-- Callers: claim: when a lane is to be looked at, when a limit governs one of those that it found, when users' jobs
+-- fill it, and when a job has waited too long behind higher priorities.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
--- It looks at the heads of at most 100 lanes, some 500 rows, and takes at most 300 keys. It looks into the line and the
+-- It looks at the heads of at most 100 lanes of limits, some 500 rows, and of as many lanes of users as it needs, and
+-- takes at most 300 keys. It looks into the line and the
 -- lanes five times, and once at 500 rows more, to move those that wait for the same reason; on sweeps at 2,000.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
@@ -67,15 +68,18 @@ declare
     is_beaten boolean;                  -- in this round somebody else was faster,
     tried bigint[];                     -- and these of the candidates had their turn in it
     is_counted boolean;
-    served uuid[] := '{}';              -- whose turn it was, once for each
+    served text[] := '{}';              -- whose turn it was, once for each
     starts bigint[];
     start_keys text[];
-    start_users uuid[];
+    start_turns text[];
     denied bigint[];
     denied_to text[];
     denied_types text[];
+    behind_ids bigint[];
+    behind_to text[];
+    behind_types text[];
     last_moved integer;                 -- its place in the line
-    turning uuid[];                     -- whose jobs go to their own lane
+    turning text[];                     -- whose jobs go to their own lane
     met_lanes text[] := '{}';           -- where something was denied, with the type
     met_types text[] := '{}';
     locked bigint[];
@@ -100,14 +104,27 @@ begin
         select coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at)
         into lanes, lane_types, lanes_served
         from (
-            select due.lane, due.type, due.served_at
-            from public.lanes as due
-            where
-                due.queue = pass_gates.queue and due.type = any (pass_gates.types)
-                and (pass_gates.from_the_start or due.look_at <= now_at)
-            order by due.look_at
-            limit 100
-            for update skip locked
+            select full_ones.*
+            from (
+                select due.lane, due.type, due.served_at
+                from public.lanes as due
+                where
+                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is null
+                    and (pass_gates.from_the_start or due.look_at <= now_at)
+                order by due.look_at
+                limit 100
+                for update skip locked
+            ) as full_ones
+            union all
+            select in_turn.*
+            from (
+                select due.lane, due.type, due.served_at
+                from public.lanes as due
+                where due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is not null
+                order by due.priority desc, due.look_at
+                limit 2 * pass_gates.max_jobs + 3
+                for update skip locked
+            ) as in_turn
         ) as l;
         if cardinality(lanes) > 0 then
             keys := array(select distinct l.lane from unnest(lanes) as l (lane));
@@ -124,7 +141,7 @@ begin
         wanted := pass_gates.max_jobs - cardinality(ids);
         batch := wanted;
         if line is null then
-            batch := greatest(wanted, 50);      -- nothing is locked by looking
+            batch := greatest(2 * wanted, 20);  -- nothing is locked by looking
             select f.ids, f.next_run_at, case when rounds = 1 then f.floor else pass_gates.floor end
             into line, line_next, floor
             from public.find_due(
@@ -160,7 +177,7 @@ begin
         -- One by one, since each takes of the room that the next one finds.
         starts := '{}';
         start_keys := '{}';
-        start_users := '{}';
+        start_turns := '{}';
         denied := '{}';
         denied_to := '{}';
         denied_types := '{}';
@@ -169,7 +186,7 @@ begin
         tried := '{}';
         -- What is not first in line waits for what the line may still have before it; in the last round, no longer.
         foreach n in array public.in_turns(
-            chosen.ids, aged, chosen.priorities, chosen.users, chosen.keys, chosen.cut, keys, rooms, served,
+            chosen.ids, aged, chosen.priorities, chosen.turns, chosen.keys, chosen.cut, keys, rooms, served,
             case when is_whole then 0 when is_last then chosen.last_priority else 101 end,
             chosen.reach
         ) loop
@@ -196,7 +213,7 @@ begin
             else
                 starts := starts || chosen.ids[n];
                 start_keys := start_keys || coalesce(chosen.keys[n], '');
-                start_users := start_users || chosen.users[n];
+                start_turns := start_turns || chosen.turns[n];
                 foreach key in array coalesce(string_to_array(chosen.keys[n], ' '), '{}') loop
                     gate := array_position(keys, key);
                     rooms[gate] := rooms[gate] - 1;
@@ -206,17 +223,17 @@ begin
         end loop;
 
         -- Who had a turn and wants another goes to its own lane, and so does who waits there already.
-        served := served || start_users;
+        served := served || array_remove(start_turns, null);
         fresh := array(
-            select '0/' || t.user_id
+            select t.turn
             from (
-                select c.user_id
-                from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.laned) as c (id, lane, user_id, is_laned)
-                where c.lane is null and c.id <> all (starts || denied) and (c.user_id = any (served) or c.is_laned)
+                select c.turn
+                from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.laned) as c (id, lane, turn, is_laned)
+                where c.lane is null and c.id <> all (starts || denied) and (c.turn = any (served) or c.is_laned)
                 union
-                select s.user_id from unnest(served) as s (user_id) where not is_whole and held is null
+                select s.turn from unnest(served) as s (turn) where not is_whole and held is null
             ) as t
-            where '0/' || t.user_id <> all (keys)
+            where t.turn <> all (keys)
             limit 300 - cardinality(keys)
         );
         if cardinality(fresh) > 0 then
@@ -225,16 +242,16 @@ begin
             keys := keys || fresh;
         end if;
         turning := array(
-            select substr(k.key, 3)::uuid from unnest(keys, rooms) as k (key, room)
+            select k.key from unnest(keys, rooms) as k (key, room)
             where starts_with(k.key, '0/') and k.room is not null
         );
         if cardinality(turning) > 0 then
             select
-                denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg('0/' || c.user_id), '{}'),
+                denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg(c.turn), '{}'),
                 denied_types || coalesce(array_agg(c.type), '{}')
             into denied, denied_to, denied_types
-            from unnest(chosen.ids, chosen.lanes, chosen.users, chosen.types) as c (id, lane, user_id, type)
-            where c.lane is null and c.id <> all (starts || denied) and c.user_id = any (turning);
+            from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.types) as c (id, lane, turn, type)
+            where c.lane is null and c.id <> all (starts || denied) and c.turn = any (turning);
         end if;
 
         -- What is behind them for the same reason would be met one by one by the claims to come.
@@ -244,17 +261,32 @@ begin
         end if;
         if last_moved is not null and not has_moved and (cardinality(starts) < wanted or held is null) then
             has_moved := true;
-            select
-                denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
-                denied_types || coalesce(array_agg(b.type), '{}')
-            into denied, denied_to, denied_types
+            select coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.key), '{}'), coalesce(array_agg(b.type), '{}')
+            into behind_ids, behind_to, behind_types
             from public.behind(
                 pass_gates.queue, pass_gates.types, line[last_moved],
                 case when pass_gates.from_the_start then 2000 else 500 end,
                 array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0), turning,
                 governed, governing
-            ) as b
-            where b.id <> all (denied || starts);
+            ) as b;
+            fresh := array(
+                select b.key from unnest(behind_to) as b (key)
+                where b.key <> all (keys)
+                group by b.key
+                limit 300 - cardinality(keys)
+            );
+            if cardinality(fresh) > 0 then
+                rooms := rooms || public.rooms_at(fresh);
+                took := took || array_fill(0, array[cardinality(fresh)]);
+                keys := keys || fresh;
+            end if;
+            select
+                denied || coalesce(array_agg(b.id), '{}'), denied_to || coalesce(array_agg(b.key), '{}'),
+                denied_types || coalesce(array_agg(b.type), '{}')
+            into denied, denied_to, denied_types
+            from unnest(behind_ids, behind_to, behind_types) as b (id, key, type)
+            inner join unnest(keys, rooms) as k (key, room) on k.key = b.key
+            where k.room is not null and b.id <> all (denied || starts);
         end if;
 
         locked := array(
@@ -293,14 +325,19 @@ begin
         exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5 or is_last and not (is_left or is_beaten or true = any (chosen.cut));
         line := null;
 
-        -- The lanes that were just made, too.
+        -- The first of the lanes that were just made, too.
         select lanes || coalesce(array_agg(m.lane), '{}'), lane_types || coalesce(array_agg(m.type), '{}')
         into lanes, lane_types
         from (
-            select u.lane, u.type from unnest(denied_to, denied_types) as u (lane, type)
+            select u.lane, u.type
+            from unnest(denied_to, denied_types) with ordinality as u (lane, type, n)
             where starts_with(u.lane, '0/')
-            except
-            select v.lane, v.type from unnest(lanes, lane_types) as v (lane, type)
+            and not exists (
+                select from unnest(lanes, lane_types) as v (lane, type) where v.lane = u.lane and v.type = u.type
+            )
+            group by u.lane, u.type
+            order by min(u.n)
+            limit greatest(wanted + 3 - cardinality(array(select v from unnest(lanes) as v where starts_with(v, '0/'))), 0)
         ) as m;
     end loop;
 

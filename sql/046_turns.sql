@@ -4,16 +4,23 @@
 -- job. A job without a user is a turn of its own, in the order of run_at. Alone, a user takes all places.
 --
 -- How. A claim that users' jobs do not fill took all that was due: nothing needs an order. One that they fill looks at
--- the fifty that come next, and a sweep at two thousand: whether somebody comes twice. Of a user who had a turn the rest
--- of what it saw goes to the user's own lane, 0/<user_id>, whose entries remember when that was (lanes.served_at). At
--- the head of the lane a job has waited since then, whatever its run_at: so each of the others may start one job before
--- it, and no second. What the user has further down the line follows as claims come to it, two thousand rows at a time.
--- The memory ends with the lane, when nothing of the user is left over.
+-- the fifty that come next, and a sweep at two thousand: whether somebody comes twice. Of a user who had a turn the
+-- rest of what it saw goes to a lane of the user, 0/<priority>/<user_id>, which remembers when that was
+-- (lanes.served_at). At the head of the lane a job has waited since then, whatever its run_at: so each of the others
+-- may start one job before it, and no second. What the user has further down the line follows as claims come to it, five
+-- hundred rows at a time. The memory ends with the lane, when nothing of the user is left over.
 --
 -- Ageing. With each sweep that has a place to give, the job of a lower priority that has waited longest, if that is
 -- more than a minute, goes first.
 
--- Whether a user of those whom a full claim found comes again among the fifty that follow: then it is a matter of turns.
+-- Whose turn a job is: the name of the lane of its user and priority; null: of nobody else.
+-- Callers: candidates, behind.
+create function public.turn_key(priority integer, user_id uuid) returns text
+language sql immutable parallel safe
+return '0/' || priority::text || '/' || user_id::text;
+
+
+-- Whether a user of those whom a full claim found comes again among the fifty that follow: a matter of turns, then.
 -- Callers: claim. users = those of the jobs that it found, last_id = the last of these.
 create function public.is_crowded(queue text, types text[], users uuid[], last_id bigint) returns boolean
 language plpgsql stable
@@ -50,21 +57,22 @@ $$;
 
 -- In which order the candidates of a claim have their turns: their places in the list, without those that have to wait
 -- for what may still be before them in the line.
--- Callers: pass_gates. Waiting need those of the first `reach` not for whom it is the first turn in this claim, nor those
--- from a priority on (open_from); all wait for what may stand behind those who are `cut`. served = who had turns in this
--- claim. What no gate lets through is nobody's turn.
+-- Callers: pass_gates. Waiting need those of the first `reach` not for whom it is the first turn in this claim, nor
+-- those from a priority on (open_from); all wait for what may stand behind those who are `cut`. served = who had turns
+-- in this claim. What no gate lets through is nobody's turn.
 create function public.in_turns(
-    ids bigint[], aged bigint, priorities integer[], users uuid[], keys text[], cut boolean[],
-    gates text[], rooms integer[], served uuid[], open_from integer, reach integer
+    ids bigint[], aged bigint, priorities integer[], whose text[], keys text[], cut boolean[],
+    gates text[], rooms integer[], served text[], open_from integer, reach integer
 ) returns integer[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     turns integer[] := array_fill(1, array[coalesce(cardinality(in_turns.ids), 0)]);
-    who uuid[];                         -- who has come up,
+    who text[];                         -- who has come up,
     times integer[];                    -- and how often it was its turn
     places integer[];
+    key text;
     key_places integer[];
     is_open boolean;
     place integer;
@@ -73,37 +81,35 @@ begin
     if array_remove(in_turns.keys, null) = '{}' then       -- no limit governs any of them
         turns := array(
             select case
-                when u.user_id is null then 1
+                when u.turn is null then 1
                 else
-                    row_number() over (partition by u.user_id order by u.n)
-                    + coalesce(cardinality(array_positions(in_turns.served, u.user_id)), 0)
+                    row_number() over (partition by u.turn order by u.n)
+                    + cardinality(array_positions(in_turns.served, u.turn))
             end
-            from unnest(in_turns.users) with ordinality as u (user_id, n)
+            from unnest(in_turns.whose) with ordinality as u (turn, n)
             order by u.n
         );
     elsif exists (
-        select from unnest(in_turns.users || in_turns.served) as u (user_id)
-        where u.user_id is not null
-        group by u.user_id
+        select from unnest(in_turns.whose || in_turns.served) as u (turn)
+        where u.turn is not null
+        group by u.turn
         having count(*) > 1
     ) then
-        select coalesce(array_agg(s.user_id), '{}'), coalesce(array_agg(s.times), '{}') into who, times
-        from (select u.user_id, count(*)::integer as times from unnest(in_turns.served) as u (user_id) group by 1) as s;
+        select coalesce(array_agg(s.turn), '{}'), coalesce(array_agg(s.times), '{}') into who, times
+        from (select u.turn, count(*)::integer as times from unnest(in_turns.served) as u (turn) group by 1) as s;
         for n in 1..coalesce(cardinality(in_turns.ids), 0) loop
-            continue when in_turns.users[n] is null;
-            at := array_position(who, in_turns.users[n]);
+            continue when in_turns.whose[n] is null;
+            at := array_position(who, in_turns.whose[n]);
             if at is null then
-                who := who || in_turns.users[n];
+                who := who || in_turns.whose[n];
                 times := times || 0;
                 at := cardinality(who);
             end if;
             turns[n] := times[at] + 1;
             is_open := true;
             key_places := '{}';
-            for place in
-                select array_position(in_turns.gates, k.key)
-                from unnest(string_to_array(in_turns.keys[n], ' ')) as k (key)
-            loop
+            foreach key in array coalesce(string_to_array(in_turns.keys[n], ' '), '{}') loop
+                place := array_position(in_turns.gates, key);
                 is_open := is_open and coalesce(in_turns.rooms[place] > 0, false);
                 key_places := key_places || place;
             end loop;
@@ -227,7 +233,8 @@ $$;
 
 
 revoke all on function
+public.turn_key(integer, uuid),
 public.is_crowded(text, text[], uuid[], bigint),
-public.in_turns(bigint[], bigint, integer[], uuid[], text[], boolean[], text[], integer[], uuid[], integer, integer),
+public.in_turns(bigint[], bigint, integer[], text[], text[], boolean[], text[], integer[], text[], integer, integer),
 public.find_aged(text, text[], text[], text[], text[], integer[])
 from public, anon, authenticated, service_role, pulse_worker;

@@ -2,14 +2,14 @@
 
 -- The jobs among which a claim chooses, in its order, with the keys by which limits count each, parted by spaces.
 -- Callers: pass_gates. line = ids; of each lane the first ones that are due, besides those that are chosen already.
--- laned = whether its user has a lane of its own; cut = whether more stand behind it in such a lane than this look
--- brings, each look four times as many. reach = so many are before the last of the line, whose priority is
--- last_priority.
+-- turns = whose turn each is: the name of the lane of its user; laned = whether there is such a lane; cut = whether
+-- more stand behind it in that lane than this look brings, each look four times as many. reach = so many are before the
+-- last of the line, whose priority is last_priority.
 create function public.candidates(
     in queue text, in line bigint[], in aged bigint,
     in due_lanes text[], in due_types text[], in due_served timestamptz[], in besides bigint[],
     in max_jobs integer, in look integer, in governed text[], in governing bigint[],
-    out ids bigint[], out lanes text[], out types text[], out keys text[], out users uuid[], out priorities integer[],
+    out ids bigint[], out lanes text[], out types text[], out keys text[], out turns text[], out priorities integer[],
     out laned boolean[], out cut boolean[], out reach integer, out last_priority integer
 )
 language plpgsql stable
@@ -28,10 +28,10 @@ declare
         ) * 4 ^ (candidates.look - 1)
     );
     has_lanes constant boolean := exists (select from public.lanes as l where l.queue = candidates.queue);
-    of_users constant text[] := array['0/'] || array(select l.id || '/' from public.job_limits as l where l.per = 'user');
+    of_users constant text[] := array(select l.id || '/' from public.job_limits as l where l.per = 'user');
 begin
     select
-        array_agg(c.id), array_agg(c.lane), array_agg(c.type), array_agg(c.words), array_agg(c.user_id),
+        array_agg(c.id), array_agg(c.lane), array_agg(c.type), array_agg(c.words), array_agg(c.turn),
         array_agg(c.priority), array_agg(c.has_lane), array_agg(c.is_cut),
         count(*) filter (
             where
@@ -39,10 +39,11 @@ begin
             or c.priority = c.last_priority and (c.waits_since, c.run_at, c.id) <= (c.last_run_at, c.last_run_at, c.last_id)
         ),
         max(c.last_priority)
-    into ids, lanes, types, keys, users, priorities, laned, cut, reach, last_priority
+    into ids, lanes, types, keys, turns, priorities, laned, cut, reach, last_priority
     from (
         select
-            j.id, j.lane, j.type, j.user_id, j.priority, j.run_at, j.has_lane, j.is_cut,
+            j.id, j.lane, j.type, j.priority, j.run_at, j.has_lane, j.is_cut,
+            public.turn_key(j.priority, j.user_id) as turn,
             greatest(j.run_at, j.served_at) as waits_since,
             ends.priority as last_priority, ends.run_at as last_run_at, ends.id as last_id,
             (
@@ -52,7 +53,8 @@ begin
                 where g.type = j.type
             ) as words
         from (
-            select r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data, false as is_cut,
+            select
+                r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data, false as is_cut,
                 turn.served_at, turn.has_lane
             from public.jobs as r
             left join lateral (
@@ -60,7 +62,11 @@ begin
                 from public.lanes as l
                 where
                     l.queue = candidates.queue
-                    and l.lane = any (array(select o.lane || r.user_id from unnest(of_users) as o (lane)))
+                    and l.lane = any (
+                        public.turn_key(r.priority, r.user_id) || array(
+                            select o.lane || r.user_id from unnest(of_users) as o (lane)
+                        )
+                    )
             ) as turn on has_lanes and r.user_id is not null
             where r.queue = candidates.queue and r.id = any (candidates.line || candidates.aged)
             union all
@@ -89,10 +95,12 @@ end
 $$;
 
 
--- Of the due rows of the line behind a job, those which wait for these gates, or whose users wait for their turn.
+-- Of the due rows of the line behind a job, those which wait for these gates, or whose users wait for their turn: these
+-- ones, or those who do already.
 -- Callers: pass_gates. full_keys: the gates without room. most = how many rows it looks at.
 create function public.behind(
-    queue text, types text[], job_id bigint, most integer, full_keys text[], turning uuid[], governed text[], governing bigint[]
+    queue text, types text[], job_id bigint, most integer, full_keys text[], turning text[],
+    governed text[], governing bigint[]
 ) returns table (id bigint, type text, key text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -105,9 +113,9 @@ begin
     where j.queue = behind.queue and j.id = behind.job_id;
 
     return query
-    select j.id, j.type, coalesce(gate.key, '0/' || j.user_id)
+    select j.id, j.type, coalesce(gate.key, public.turn_key(j.priority, j.user_id))
     from (
-        select r.id, r.type, r.user_id, r.data
+        select r.id, r.type, r.priority, r.user_id, r.data
         from public.jobs as r
         where
             r.queue = behind.queue and r.status = 'pending' and r.lane is null
@@ -127,7 +135,13 @@ begin
         where k.key = any (behind.full_keys)
         limit 1
     ) as gate on cardinality(behind.full_keys) > 0
-    where gate.key is not null or j.user_id = any (behind.turning);
+    where
+        gate.key is not null
+        or public.turn_key(j.priority, j.user_id) = any (behind.turning)
+        or exists (
+            select from public.lanes as l
+            where l.lane = public.turn_key(j.priority, j.user_id) and l.queue = behind.queue
+        );
 end
 $$;
 
@@ -261,7 +275,7 @@ revoke all on function
 public.candidates(
     text, bigint[], bigint, text[], text[], timestamptz[], bigint[], integer, integer, text[], bigint[]
 ),
-public.behind(text, text[], bigint, integer, text[], uuid[], text[], bigint[]),
+public.behind(text, text[], bigint, integer, text[], text[], text[], bigint[]),
 public.rooms_at(text[]),
 public.calls_within(timestamptz[], timestamptz, double precision),
 public.count_running(text[]),

@@ -5,7 +5,7 @@
 -- taken = what it hands out, served = whose turn it was; waiting = the lanes where somebody waited before that.
 create function public.keep_lanes(
     queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
-    keys text[], rooms integer[], taken bigint[], served uuid[], waiting text[]
+    keys text[], rooms integer[], taken bigint[], served text[], waiting text[]
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -21,20 +21,20 @@ begin
     then
         return;
     end if;
-    -- A lane of a user that stays as it is: it is looked at in any case, and needs its place among a hundred only.
-    if cardinality(keep_lanes.lanes) < 100 then
-        select coalesce(array_agg(v.lane), '{}'), coalesce(array_agg(v.type), '{}')
-        into keep_lanes.lanes, keep_lanes.lane_types
-        from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
-        where
-            not starts_with(v.lane, '0/')
-            or substr(v.lane, 3)::uuid = any (keep_lanes.served) or (v.lane = any (keep_lanes.waiting)) is not true;
-    end if;
+    -- The lane of a user whose turn it was not stays as it is, and its place among the others, too.
+    select coalesce(array_agg(v.lane), '{}'), coalesce(array_agg(v.type), '{}')
+    into keep_lanes.lanes, keep_lanes.lane_types
+    from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
+    where
+        not starts_with(v.lane, '0/')
+        or v.lane = any (keep_lanes.served) or (v.lane = any (keep_lanes.waiting)) is not true;
 
     select array_agg(k.key), array_agg(
         case
             when public.calls_within(c.taken, moment, l.per_seconds) >= l.starts
                 then c.taken[cardinality(c.taken) - l.starts + 1] + make_interval(secs => l.per_seconds)
+            -- A start has left its window since the room was counted; or, where both are limited, a job is to end.
+            when l.starts is not null then moment + make_interval(secs => (l.at_once is not null)::integer)
         end
     )
     into full_keys, free_at
@@ -60,9 +60,7 @@ begin
 
     update public.lanes as l
     set
-        served_at = case
-            when starts_with(v.lane, '0/') and substr(v.lane, 3)::uuid = any (keep_lanes.served) then moment else l.served_at
-        end,
+        served_at = case when v.lane = any (keep_lanes.served) then moment else l.served_at end,
         look_at = case
             when v.lane = any (full_keys) and exists (
                 select from public.limits_of(keep_lanes.queue, v.type) as o
@@ -88,9 +86,10 @@ begin
 
     if cardinality(keep_lanes.met_lanes) > 0 then
         -- Only what is not there: on conflict do nothing would wait for who is just changing look_at.
-        insert into public.lanes (lane, queue, type, look_at)
+        insert into public.lanes (lane, queue, type, priority, look_at)
         select
             m.lane, keep_lanes.queue, m.type,
+            case when starts_with(m.lane, '0/') then split_part(m.lane, '/', 2)::integer end,
             case
                 when starts_with(m.lane, '0/') then public.clock_now()
                 else coalesce(free_at[array_position(full_keys, m.lane)], moment + interval '1 second')
@@ -116,12 +115,16 @@ begin
     where
         (l.lane, l.queue, l.type) in (
             select k.lane, k.queue, k.type
-            from unnest(keep_lanes.served) as s (user_id)
-            cross join (select o.id from public.job_limits as o where o.per = 'user' union all select 0) as o
+            from (
+                select s.lane from unnest(keep_lanes.served) as s (lane)
+                union
+                select o.id || '/' || split_part(s.lane, '/', 3)
+                from unnest(keep_lanes.served) as s (lane)
+                cross join public.job_limits as o
+                where o.per = 'user'
+            ) as own
             inner join public.lanes as k
-                on
-                    k.lane = o.id || '/' || s.user_id and k.queue = keep_lanes.queue
-                    and k.served_at is distinct from moment
+                on k.lane = own.lane and k.queue = keep_lanes.queue and k.served_at is distinct from moment
             for no key update of k skip locked
         );
 end
@@ -185,8 +188,10 @@ begin
             where l.lane = k.lane and l.queue = find_lanes.queue and l.type = k.type
         );
 
-    insert into public.lanes (lane, queue, type, look_at)
-    select m.lane, find_lanes.queue, m.type, '-infinity'
+    insert into public.lanes (lane, queue, type, priority, look_at)
+    select
+        m.lane, find_lanes.queue, m.type,
+        case when starts_with(m.lane, '0/') then split_part(m.lane, '/', 2)::integer end, '-infinity'
     from unnest(missing_lanes, missing_types) as m (lane, type)
     where
         not exists (
@@ -241,7 +246,7 @@ end
 $$;
 
 revoke all on function
-public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], uuid[], text[]),
+public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], text[], text[]),
 public.find_lanes(text),
 public.free_lanes(bigint[], boolean)
 from public, anon, authenticated, service_role, pulse_worker;

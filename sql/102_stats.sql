@@ -1,8 +1,9 @@
 -- All queues at a glance, and what a purge would delete. Counted is up to some hundreds; more is an estimate, so that a
 -- look costs the same whatever the tables hold.
 
--- Since when the oldest due job in the line of a queue has been due; null: none is.
--- Callers: queue_facts. Jobs are kept in order within each priority only, and of priorities there are 101 at most.
+-- Since when the oldest due job in the line of a queue, or waiting for a turn, has been due; null: none is.
+-- Callers: queue_facts. Jobs are kept in order within each priority only, and of priorities there are 101 at most. Of
+-- those that wait for turns the first thousand are looked at.
 create function public.oldest_due(queue text) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -28,6 +29,12 @@ begin
         below := head.priority;
         oldest := least(oldest, head.run_at);
     end loop;
+    select least(oldest, min(head.run_at)) into oldest
+    from (
+        select j.run_at from public.jobs as j
+        where j.queue = oldest_due.queue and j.status = 'pending' and j.lane >= '0/' and j.lane < '00'
+        limit 1000
+    ) as head;
     return case when oldest <= public.clock_now() then oldest end;
 end
 $$;
@@ -35,10 +42,10 @@ $$;
 
 -- One queue at a glance: {"queue", "pending", "due", "held", "running", "lost", "oldest_due_seconds", "dead_letters",
 -- "failed_last_hour", "counted_all", "paused": [{"type", "reason", "since"}, …]}.
--- Callers: queue_stats. pending are the jobs in line or waiting for a turn, due those of them that could run now, held those beside the line,
--- which a limit keeps back; lost are running ones whose lease is over. Where counted_all is false, pending is what the
--- statistics of the index say (null: nothing yet), and due means so many or more. dead_letters are those not replayed
--- among the newest two hundred.
+-- Callers: queue_stats. pending are the jobs in line or waiting for a turn, due those of them that could run now, held
+-- those that a limit keeps back; lost are running ones whose lease is over. Where counted_all is false, pending is what
+-- the statistics of the index say (null: nothing yet), and due means so many or more. dead_letters are those not
+-- replayed among the newest two hundred.
 create function public.queue_facts(queue text) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

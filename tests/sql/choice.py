@@ -21,7 +21,9 @@ def doubts(model: Model, taken: Sequence[Job], places: int, *, sweep: bool) -> l
     if left and len(taken) < places:
         found.append(f"{left} could have been taken, too")
     exceptions = [job for job in taken if sweep and model.now - max(job.run_at, job.made_at) > LONG]
-    in_order = [[*_out_of_order(model, [job for job in taken if job is not aged], left)] for aged in exceptions]
+    in_order = [
+        [*_out_of_order(model, [job for job in taken if job is not aged], left)] for aged in exceptions
+    ]
     return found + min([[*_out_of_order(model, taken, left)], *in_order], key=len)
 
 

@@ -19,10 +19,10 @@ async def no_limits(server: Calls, owner: Connection) -> None:
     await owner.execute("delete from job_limits")
 
 
-async def _flood(owner: Connection, jobs: int, user: UUID = ANN, *, type: str = "a") -> None:
+async def _flood(owner: Connection, jobs: int, user: UUID = ANN, *, kind: str = "a") -> None:
     await owner.execute(
         "insert into payment_jobs (type, user_id) select $1, $2 from generate_series(1, $3::integer)",
-        type,
+        kind,
         user,
         jobs,
     )
@@ -126,7 +126,7 @@ async def test_a_claim_whose_second_look_finds_nothing_is_as_good_as_any(server:
 
 async def test_who_had_a_turn_waits_from_then_on_whatever_its_lane(server: Calls, owner: Connection) -> None:
     await _flood(owner, 5)
-    await _flood(owner, 5, type="b")
+    await _flood(owner, 5, kind="b")
     await server.claim(1, types=["a", "b"])
     await server.insert("b", user_id=BOB)
     turns = [(await server.claim(1, types=["a", "b"]))["jobs"][0]["user_id"] for _ in range(2)]
@@ -138,6 +138,7 @@ async def test_priority_goes_before_turns(server: Calls, owner: Connection) -> N
     await server.insert(user_id=BOB)
     urgent = [await server.insert(user_id=ANN, priority=5) for _ in range(3)]
     assert ids(await server.claim(2)) == urgent[:2]
+    assert ids(await server.claim(1)) == urgent[2:]
     assert await _users(server, 2) == [ANN, BOB]
 
 
@@ -154,7 +155,9 @@ async def test_a_sweep_takes_first_who_waited_for_a_minute_behind_higher_priorit
     assert ids(await server.claim(1, sweep=True)) == [high[0]]
     await move_clock(timedelta(seconds=61))
     assert ids(await server.claim(1)) == [high[1]], "sweeps alone do"
-    assert ids(await server.claim(2, sweep=True)) == [high[2], low[0]], "one of them, and who waits for longest"
+    assert ids(await server.claim(2, sweep=True)) == [high[2], low[0]], (
+        "one of them, and who waits for longest"
+    )
     assert ids(await server.claim(1, sweep=True)) == [low[1]]
     assert ids(await server.claim(1, sweep=True)) == [middle]
     assert ids(await server.claim(1, sweep=True)) == [high[3]]
