@@ -7,8 +7,8 @@
 -- the fifty that come next, and a sweep at two thousand: whether somebody comes twice. Of a user who had a turn the
 -- rest of what it saw goes to a lane of the user, 0/<priority>/<user_id>, which remembers when that was
 -- (lanes.served_at). At the head of the lane a job has waited since then, whatever its run_at: so each of the others
--- may start one job before it, and no second. What the user has further down the line follows as claims come to it, five
--- hundred rows at a time. The memory ends with the lane, when nothing of the user is left over.
+-- may start one job before it, and no second. What the user has further down the line follows as claims come to it,
+-- five hundred rows at a time. The memory ends with the lane, when nothing of the user is left over.
 --
 -- Ageing. With each sweep that has a place to give, the job of a lower priority that has waited longest, if that is
 -- more than a minute, goes first.

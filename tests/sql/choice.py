@@ -44,7 +44,7 @@ def _forbidden(model: Model, taken: Sequence[Job], places: int) -> Iterator[str]
 
 
 def _out_of_order(model: Model, taken: Sequence[Job], left: Sequence[Job]) -> Iterator[str]:
-    turns: Counter[str | None] = Counter(job.user for job in taken if job.user)
+    turns = Counter(job.turn for job in taken if job.user)
     for job, other in product(taken, left):
         if other.priority > job.priority:
             yield f"{other} has a higher priority than {job}"
@@ -53,9 +53,9 @@ def _out_of_order(model: Model, taken: Sequence[Job], left: Sequence[Job]) -> It
         if other.user == job.user:
             if (other.run_at, other.id) < (job.run_at, job.id):
                 yield f"{other} was before {job}"
-        elif _sure(model, job) > (model.now if turns[other.user] else _latest(model, other)):
+        elif _sure(model, job) > (model.now if turns[other.turn] else _latest(model, other)):
             yield f"{other} waits longer for its turn than {job}"
-        elif not model.ever_limited and turns[job.user] > turns[other.user] + 1:
+        elif not model.ever_limited and turns[job.turn] > turns[other.turn] + 1:
             yield f"the user of {job} had two turns before {other} had one"
 
 
@@ -65,4 +65,4 @@ def _sure(model: Model, job: Job) -> float:
 
 
 def _latest(model: Model, job: Job) -> float:
-    return max(job.run_at, model.served.get(job.user or "", job.run_at))
+    return max(job.run_at, model.served.get(job.turn, job.run_at))

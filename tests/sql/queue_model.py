@@ -13,6 +13,8 @@ from tests.sql.choice import doubts
 
 Ref = tuple[int, int]
 """(job, attempt)"""
+Turn = tuple[str | None, int]
+"""(user, priority)"""
 
 
 @dataclass
@@ -34,6 +36,10 @@ class Job:
     @property
     def ref(self) -> Ref:
         return self.id, self.attempt
+
+    @property
+    def turn(self) -> Turn:
+        return self.user, self.priority
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,8 @@ class Model:
     limits: dict[tuple[str | None, str], Limit] = field(default_factory=dict[tuple[str | None, str], Limit])
     """By type (None: all of the queue) and by what they count."""
     ever_limited: set[tuple[str | None, str]] = field(default_factory=set[tuple[str | None, str]])
-    served: dict[str, float] = field(default_factory=dict[str, float])
-    """When each user started a job last."""
+    served: dict[Turn, float] = field(default_factory=dict[Turn, float])
+    """When each user started a job last, by priority."""
     doubts: list[str] = field(default_factory=list[str])
     """What was wrong with the last claim."""
 
@@ -162,7 +168,7 @@ class Model:
             self._start(job, worker, lease)
             taken.append(job)
             if job.user is not None:
-                self.served[job.user] = self.now
+                self.served[job.turn] = self.now
         return Taken(
             [job.ref for job in sorted(taken, key=_order)],
             len(unheard) - len(again),
