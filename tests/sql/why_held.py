@@ -1,4 +1,4 @@
-"""The situations in which something holds a job back: a pause, or a limit."""
+"""The situations in which something holds a job back: a pause, a limit, or the turns of others."""
 
 from tests.sql.why_situations import SITUATIONS, Scene, situation
 
@@ -75,3 +75,25 @@ async def its_limit_was_taken_away(scene: Scene) -> int:
     id_ = await one_runs_and_one_waits(scene)
     await scene.server.value("select unlimit_jobs('payment', 'a')")
     return id_
+
+
+@situation(
+    "… and waits for a turn of its user: of the same user 2 due jobs are before it in the queue payment."
+)
+async def in_turn(scene: Scene) -> int:
+    await scene.worker()
+    ids = [await scene.job(user_id=USER) for _ in range(4)]
+    await scene.job()
+    await scene.server.claim(1)
+    return ids[-1]
+
+
+@situation(
+    "… all 1 places of the workers that know it are taken; users take turns, and of its own one due job is before it.",
+    "pulse worker --queues payment",
+)
+async def in_turn_behind_full_workers(scene: Scene) -> int:
+    await scene.worker(places=1)
+    ids = [await scene.job(user_id=USER) for _ in range(3)]
+    await scene.server.claim(1)
+    return ids[-1]

@@ -342,31 +342,6 @@ async def in_line(scene: Scene) -> int:
     return id_
 
 
-USER = "00000000-0000-0000-0000-000000000001"
-
-
-@situation(
-    "… and waits for a turn of its user: of the same user 2 due jobs are before it in the queue payment."
-)
-async def in_turn(scene: Scene) -> int:
-    await scene.worker()
-    ids = [await scene.job(user_id=USER) for _ in range(4)]
-    await scene.job()
-    await scene.server.claim(1)
-    return ids[-1]
-
-
-@situation(
-    "… all 1 places of the workers that know it are taken; users take turns, and of its own one due job is before it.",
-    "pulse worker --queues payment",
-)
-async def in_turn_behind_full_workers(scene: Scene) -> int:
-    await scene.worker(places=1)
-    ids = [await scene.job(user_id=USER) for _ in range(3)]
-    await scene.server.claim(1)
-    return ids[-1]
-
-
 @situation(
     "…; every worker with room for it is deaf to Realtime, so a sweep has to find it, …", "pulse doctor"
 )
