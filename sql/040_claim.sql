@@ -161,6 +161,14 @@ begin
                 case when not is_crowded then due.ids end, due.floor, due.next_run_at
             );
         end if;
+        if cardinality(due.ids) < places then   -- there may be new lanes: what others had locked in the line
+            lanes_at := (
+                select l.look_at from public.lanes as l
+                where l.queue = claim.queue and l.type = any (open_types)
+                order by l.look_at
+                limit 1
+            );
+        end if;
         due.next_run_at := least(due.next_run_at, lanes_at);
     end if;
     if cardinality(open_types) = 0 then
@@ -219,7 +227,8 @@ $$;
 -- Within one priority (run_at, id) is a true bound on both sides of the index: neither the dead entries
 -- below the floor nor the rows of the future are touched. Priorities that the floor does not name are
 -- found by one look into each gap between those that it does. The walk ends at priority 0.
--- next_run_at is when to look again: now when max_jobs was reached.
+-- next_run_at is when to look again: now when max_jobs was reached, after a second when somebody else has a row
+-- locked, who may be moving it to a lane. That is looked for from the floor on, on sweeps too.
 create function public.find_due(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in locking boolean, in besides bigint[], in by_user text[], in not_by_user text[], in by_others text[],
@@ -233,6 +242,7 @@ declare
     safely_past constant timestamptz := now_at - interval '2 seconds';
     named jsonb;                    -- what is known, highest priority first
     place integer := 0;             -- the next of those
+    mark jsonb;                     -- that of this priority
     above integer := 101;           -- the walk has done this priority and all above it
     level integer;
     start_run_at timestamptz;
@@ -256,8 +266,7 @@ begin
 
     while find_due.max_jobs > 0 loop
         -- The next priority down: one that appeared in the gap, or the next named one, or 0.
-        start_run_at := '-infinity';
-        start_id := 0;
+        mark := null;
         select j.priority into level
         from public.jobs as j
         where
@@ -270,12 +279,11 @@ begin
         limit 1;
         if not found then
             level := coalesce((named -> place ->> 0)::integer, 0);
-            if not find_due.from_the_start and named -> place is not null then
-                start_run_at := named -> place ->> 1;
-                start_id := named -> place ->> 2;
-            end if;
+            mark := named -> place;
             place := place + 1;
         end if;
+        start_run_at := coalesce(case when not find_due.from_the_start then mark ->> 1 end, '-infinity');
+        start_id := coalesce(case when not find_due.from_the_start then mark ->> 2 end, '0');
 
         if find_due.locking then
             select
@@ -342,11 +350,14 @@ begin
             and j.status = 'pending'
             and j.lane is null
             and j.priority = level
-            and j.run_at > now_at
+            and (j.run_at, j.id) >= (coalesce(mark ->> 1, '-infinity')::timestamptz, coalesce(mark ->> 2, '0')::bigint)
             and j.type = any (find_due.types)
+            and j.id <> all (find_due.besides || found_ids)
         order by j.run_at, j.id
         limit 1;
-        next_run_at := least(next_run_at, level_run_at);
+        next_run_at := least(
+            next_run_at, case when level_run_at <= now_at then now_at + interval '1 second' else level_run_at end
+        );
 
         above := level;
         exit when level = 0;
@@ -365,36 +376,5 @@ begin
     into floor
     from jsonb_array_elements(named) with ordinality as f (mark, n)
     where f.n > place;
-end
-$$;
-
-
--- Counts, by type, the due rows at the head of a queue that a worker with these types passes over.
--- Callers: claim, on sweeps. The look is bounded: the first thousand due rows.
-create function public.unknown_types(queue text, types text[]) returns jsonb
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    answer jsonb;
-begin
-    select jsonb_object_agg(counted.type, counted.jobs) into answer
-    from (
-        select head.type, count(*) as jobs
-        from (
-            select j.type
-            from public.jobs as j
-            where
-                j.queue = unknown_types.queue
-                and j.status = 'pending'
-                and j.lane is null
-                and j.run_at <= public.clock_now()
-            order by j.priority desc, j.run_at, j.id
-            limit 1000
-        ) as head
-        where head.type <> all (unknown_types.types)
-        group by head.type
-    ) as counted;
-    return answer;
 end
 $$;

@@ -21,9 +21,9 @@
 -- Callers: claim: when a lane is to be looked at, when a limit governs one of those that it found, when users' jobs
 -- fill it, and when a job has waited too long behind higher priorities.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
--- It looks at the heads of at most 100 lanes of limits, some 500 rows, and of as many lanes of users as it needs, and
--- takes at most 300 keys. It looks into the line and the
--- lanes five times, and once at 500 rows more, to move those that wait for the same reason; on sweeps at 2,000.
+-- It looks at the heads of at most 100 lanes of limits, some 500 rows, and of as many lanes of users as it needs, 100
+-- at most, and takes at most 300 keys. It looks into the line and the lanes five times, and once at 500 rows more, to move
+-- those that wait for the same reason; on sweeps at 2,000.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in held bigint[], in held_floor jsonb, in held_next timestamptz,
@@ -48,7 +48,6 @@ declare
     is_whole boolean;                   -- they are all that there are
     is_last boolean;                    -- nobody waits longer for what may still come
     seen bigint[] := '{}';              -- those of all rounds, which stay where they are until the claim is done
-    is_left boolean;                    -- a lane was left by what stood at its head
     governed text[];                    -- the types that limits govern,
     governing bigint[];                 -- and beside each the limit
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
@@ -78,12 +77,16 @@ declare
     behind_ids bigint[];
     behind_to text[];
     behind_types text[];
+    is_left boolean;
+    left_lanes text[];                  -- whose heads wait elsewhere from now on
     last_moved integer;                 -- its place in the line
     turning text[];                     -- whose jobs go to their own lane
     met_lanes text[] := '{}';           -- where something was denied, with the type
     met_types text[] := '{}';
     locked bigint[];
     has_moved boolean := false;
+    has_left boolean := false;
+    beaten bigint[] := '{}';            -- what somebody else has locked
     rounds integer := 0;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -122,7 +125,7 @@ begin
                 from public.lanes as due
                 where due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is not null
                 order by due.priority desc, due.look_at
-                limit 2 * pass_gates.max_jobs + 3
+                limit least(2 * pass_gates.max_jobs + 3, 100)
                 for update skip locked
             ) as in_turn
         ) as l;
@@ -154,7 +157,8 @@ begin
 
         select c.* into chosen
         from public.candidates(
-            pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids, pass_gates.max_jobs, rounds,
+            pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids || beaten, pass_gates.max_jobs,
+            rounds,
             governed, governing
         ) as c;
 
@@ -181,13 +185,13 @@ begin
         denied := '{}';
         denied_to := '{}';
         denied_types := '{}';
-        is_left := false;
+        left_lanes := '{}';
         is_beaten := false;
         tried := '{}';
         -- What is not first in line waits for what the line may still have before it; in the last round, no longer.
         foreach n in array public.in_turns(
             chosen.ids, aged, chosen.priorities, chosen.turns, chosen.keys, chosen.cut, keys, rooms, served,
-            case when is_whole then 0 when is_last then chosen.last_priority else 101 end,
+            case when is_whole then 0 when is_last then chosen.last_priority else chosen.last_priority + 1 end,
             chosen.reach
         ) loop
             exit when cardinality(starts) >= wanted;
@@ -206,7 +210,7 @@ begin
                     denied := denied || chosen.ids[n];
                     denied_to := denied_to || keys[full_gate];
                     denied_types := denied_types || chosen.types[n];
-                    is_left := is_left or chosen.lanes[n] is not null;
+                    left_lanes := left_lanes || chosen.lanes[n];
                 end if;
             elsif is_counted then
                 is_busy := true;
@@ -223,15 +227,15 @@ begin
         end loop;
 
         -- Who had a turn and wants another goes to its own lane, and so does who waits there already.
-        served := served || array_remove(start_turns, null);
+        start_turns := served || array_remove(start_turns, null);
         fresh := array(
             select t.turn
             from (
                 select c.turn
                 from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.laned) as c (id, lane, turn, is_laned)
-                where c.lane is null and c.id <> all (starts || denied) and (c.turn = any (served) or c.is_laned)
+                where c.lane is null and c.id <> all (starts || denied) and (c.turn = any (start_turns) or c.is_laned)
                 union
-                select s.turn from unnest(served) as s (turn) where not is_whole and held is null
+                select s.turn from unnest(start_turns) as s (turn) where not is_whole and held is null
             ) as t
             where t.turn <> all (keys)
             limit 300 - cardinality(keys)
@@ -259,12 +263,18 @@ begin
         if not is_whole and held is null then
             last_moved := coalesce(last_moved, cardinality(line));
         end if;
-        if last_moved is not null and not has_moved and (cardinality(starts) < wanted or held is null) then
-            has_moved := true;
+        if has_moved or cardinality(starts) >= wanted and held is not null then
+            last_moved := null;
+        end if;
+        is_left := array_remove(left_lanes, null) <> '{}';
+        left_lanes := case when not has_left then array_remove(left_lanes, null) end;
+        if last_moved is not null or left_lanes <> '{}' then
+            has_moved := has_moved or last_moved is not null;
+            has_left := has_left or left_lanes <> '{}';
             select coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.key), '{}'), coalesce(array_agg(b.type), '{}')
             into behind_ids, behind_to, behind_types
             from public.behind(
-                pass_gates.queue, pass_gates.types, line[last_moved],
+                pass_gates.queue, pass_gates.types, line[last_moved], left_lanes,
                 case when pass_gates.from_the_start then 2000 else 500 end,
                 array(select k.key from unnest(keys, rooms) as k (key, room) where k.room <= 0), turning,
                 governed, governing
@@ -309,8 +319,10 @@ begin
         for n in 1..cardinality(starts) loop
             if starts[n] = any (locked) then
                 ids := ids || starts[n];
+                served := served || array_remove(array[chosen.turns[array_position(chosen.ids, starts[n])]], null);
             else    -- somebody else was faster: the others of this round get their turn in the next one
                 is_beaten := true;
+                beaten := beaten || starts[n];
                 foreach key in array string_to_array(start_keys[n], ' ') loop
                     gate := array_position(keys, key);
                     rooms[gate] := rooms[gate] + 1;
@@ -319,10 +331,15 @@ begin
             end if;
         end loop;
 
-        is_busy := is_busy or is_beaten;
         seen := seen || case when is_beaten then tried else line end;
+        if aged = any (ids || beaten) then
+            seen := seen || aged;
+            aged := null;
+        end if;
         next_run_at := case when is_whole then line_next else now_at end;
-        exit when cardinality(ids) >= pass_gates.max_jobs or rounds = 5 or is_last and not (is_left or is_beaten or true = any (chosen.cut));
+        exit when
+            cardinality(ids) >= pass_gates.max_jobs or rounds = 5
+            or is_last and not (is_left or is_beaten or true = any (chosen.cut));
         line := null;
 
         -- The first of the lanes that were just made, too.
@@ -346,8 +363,11 @@ begin
     end if;
     perform public.write_starts(keys, took);
     perform public.keep_lanes(
-        pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids, served, chosen.lanes
+        pass_gates.queue, lanes, lane_types, met_lanes, met_types, keys, rooms, ids, beaten, served, chosen.lanes
     );
+    if beaten <> '{}' then
+        next_run_at := least(next_run_at, now_at + interval '1 second');
+    end if;
     next_run_at := least(
         next_run_at,
         (

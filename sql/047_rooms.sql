@@ -75,7 +75,7 @@ begin
             cross join lateral (
                 select
                     r.id, r.lane, r.type, r.priority, r.run_at, r.user_id, r.data,
-                    starts_with(v.lane, '0/') and of_own < of_each
+                    starts_with(v.lane, '0/') and of_own < candidates.max_jobs
                     and row_number() over (order by r.priority desc, r.run_at, r.id) = of_own
                 from public.jobs as r
                 where
@@ -96,16 +96,17 @@ $$;
 
 
 -- Of the due rows of the line behind a job, those which wait for these gates, or whose users wait for their turn: these
--- ones, or those who do already.
--- Callers: pass_gates. full_keys: the gates without room. most = how many rows it looks at.
+-- ones, or those who do already; of the lanes that were left, those which wait for these gates.
+-- Callers: pass_gates. full_keys: the gates without room. most = how many rows it looks at, there and there.
 create function public.behind(
-    queue text, types text[], job_id bigint, most integer, full_keys text[], turning text[],
+    queue text, types text[], job_id bigint, left_lanes text[], most integer, full_keys text[], turning text[],
     governed text[], governing bigint[]
 ) returns table (id bigint, type text, key text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    now_at constant timestamptz := public.clock_now();
     ahead record;
 begin
     select j.priority, j.run_at, j.id into ahead
@@ -115,14 +116,30 @@ begin
     return query
     select j.id, j.type, coalesce(gate.key, public.turn_key(j.priority, j.user_id))
     from (
-        select r.id, r.type, r.priority, r.user_id, r.data
-        from public.jobs as r
-        where
-            r.queue = behind.queue and r.status = 'pending' and r.lane is null
-            and r.priority = ahead.priority and (r.run_at, r.id) > (ahead.run_at, ahead.id)
-            and r.run_at <= public.clock_now() and r.type = any (behind.types)
-        order by r.run_at, r.id
-        limit behind.most
+        (
+            select r.id, r.lane, r.type, r.priority, r.user_id, r.data
+            from public.jobs as r
+            where
+                r.queue = behind.queue and r.status = 'pending' and r.lane is null
+                and r.priority = ahead.priority and (r.run_at, r.id) > (ahead.run_at, ahead.id)
+                and r.run_at <= now_at and r.type = any (behind.types)
+            order by r.run_at, r.id
+            limit behind.most
+        )
+        union all
+        select waiting.*
+        from unnest(array(select distinct v.lane from unnest(behind.left_lanes) as v (lane))) as v (lane)
+        cross join unnest(behind.types) as t (type)
+        cross join lateral (
+            select r.id, r.lane, r.type, r.priority, r.user_id, r.data
+            from public.jobs as r
+            where
+                r.queue = behind.queue and r.status = 'pending' and r.lane = v.lane and r.type = t.type
+                and r.run_at <= now_at
+            order by r.priority desc, r.run_at, r.id
+            limit behind.most / cardinality(behind.left_lanes)
+        ) as waiting
+        where v.lane <> all (behind.full_keys)
     ) as j
     left join lateral (
         select k.key
@@ -137,10 +154,12 @@ begin
     ) as gate on cardinality(behind.full_keys) > 0
     where
         gate.key is not null
-        or public.turn_key(j.priority, j.user_id) = any (behind.turning)
-        or exists (
-            select from public.lanes as l
-            where l.lane = public.turn_key(j.priority, j.user_id) and l.queue = behind.queue
+        or j.lane is null and (
+            public.turn_key(j.priority, j.user_id) = any (behind.turning)
+            or exists (
+                select from public.lanes as l
+                where l.lane = public.turn_key(j.priority, j.user_id) and l.queue = behind.queue
+            )
         );
 end
 $$;
@@ -275,7 +294,7 @@ revoke all on function
 public.candidates(
     text, bigint[], bigint, text[], text[], timestamptz[], bigint[], integer, integer, text[], bigint[]
 ),
-public.behind(text, text[], bigint, integer, text[], text[], text[], bigint[]),
+public.behind(text, text[], bigint, text[], integer, text[], text[], text[], bigint[]),
 public.rooms_at(text[]),
 public.calls_within(timestamptz[], timestamptz, double precision),
 public.count_running(text[]),

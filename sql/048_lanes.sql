@@ -2,10 +2,11 @@
 
 -- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
 -- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it put something;
--- taken = what it hands out, served = whose turn it was; waiting = the lanes where somebody waited before that.
+-- taken = what it hands out, beaten = what somebody else has locked, served = whose turn it was; waiting = the lanes
+-- where somebody waited before that.
 create function public.keep_lanes(
     queue text, lanes text[], lane_types text[], met_lanes text[], met_types text[],
-    keys text[], rooms integer[], taken bigint[], served text[], waiting text[]
+    keys text[], rooms integer[], taken bigint[], beaten bigint[], served text[], waiting text[]
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -21,13 +22,19 @@ begin
     then
         return;
     end if;
-    -- The lane of a user whose turn it was not stays as it is, and its place among the others, too.
-    select coalesce(array_agg(v.lane), '{}'), coalesce(array_agg(v.type), '{}')
+    -- Those of users which were met only now may be in somebody else's hands. The lane of a user whose turn it was not
+    -- stays as it is, and its place among the others, too.
+    select coalesce(array_agg(mine.lane), '{}'), coalesce(array_agg(mine.type), '{}')
     into keep_lanes.lanes, keep_lanes.lane_types
-    from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
-    where
-        not starts_with(v.lane, '0/')
-        or v.lane = any (keep_lanes.served) or (v.lane = any (keep_lanes.waiting)) is not true;
+    from (
+        select l.lane, l.type
+        from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
+        inner join public.lanes as l on l.lane = v.lane and l.queue = keep_lanes.queue and l.type = v.type
+        where
+            not starts_with(v.lane, '0/')
+            or v.lane = any (keep_lanes.served) or (v.lane = any (keep_lanes.waiting)) is not true
+        for update of l skip locked
+    ) as mine;
 
     select array_agg(k.key), array_agg(
         case
@@ -71,10 +78,10 @@ begin
                 select from public.jobs as j
                 where
                     j.queue = keep_lanes.queue and j.status = 'pending' and j.lane = v.lane and j.type = v.type
-                    and j.run_at <= moment and j.id <> all (keep_lanes.taken)
+                    and j.run_at <= moment and j.id <> all (keep_lanes.taken || keep_lanes.beaten)
             )
                 then public.clock_now()
-            else moment + interval '1 second'       -- the clock was set back: they were due, and are again
+            else moment + interval '1 second'       -- locked; or not due, since the clock was set back
         end
     from unnest(keep_lanes.lanes, keep_lanes.lane_types) as v (lane, type)
     where
@@ -132,7 +139,7 @@ $$;
 
 
 -- Makes the entries of lanes that have none: nobody would ever look there. And lets those lanes be looked at of which
--- is said what no limit says: the clock was set back.
+-- is said what no limit says, or that their user's turn is to come: the clock was set back.
 -- Callers: claim, on sweeps. The walk goes from lane to lane inside their index, a thousand at the most. Waits for
 -- nobody: an entry is made under the lock of its key.
 create function public.find_lanes(queue text) returns void
@@ -148,11 +155,11 @@ declare
     );
 begin
     update public.lanes as l
-    set look_at = '-infinity'
+    set look_at = '-infinity', served_at = least(l.served_at, now_at)
     where
         (l.lane, l.queue, l.type) in (
             select k.lane, k.queue, k.type from public.lanes as k
-            where k.queue = find_lanes.queue and k.look_at > latest
+            where k.queue = find_lanes.queue and (k.look_at > latest or k.served_at > now_at + interval '10 seconds')
             limit 1000
             for no key update skip locked
         );
@@ -204,6 +211,53 @@ end
 $$;
 
 
+-- Counts, by type, the due rows at the head of a queue that a worker with these types passes over, and those in lanes.
+-- Callers: claim, on sweeps. The look is bounded: the first thousand due rows of each.
+create function public.unknown_types(queue text, types text[]) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+begin
+    return (
+        select jsonb_object_agg(counted.type, counted.jobs)
+        from (
+            select head.type, count(*) as jobs
+            from (
+                (
+                    select j.type
+                    from public.jobs as j
+                    where
+                        j.queue = unknown_types.queue and j.status = 'pending' and j.lane is null and j.run_at <= now_at
+                    order by j.priority desc, j.run_at, j.id
+                    limit 1000
+                )
+                union all
+                (
+                    select l.type
+                    from public.lanes as l
+                    cross join lateral (
+                        select j.id
+                        from public.jobs as j
+                        where
+                            j.queue = unknown_types.queue and j.status = 'pending'
+                            and j.lane = l.lane and j.type = l.type and j.run_at <= now_at
+                        order by j.priority desc, j.run_at, j.id
+                        limit 1000
+                    ) as j
+                    where l.queue = unknown_types.queue and l.type <> all (unknown_types.types)
+                    limit 1000
+                )
+            ) as head
+            where head.type <> all (unknown_types.types)
+            group by head.type
+        ) as counted
+    );
+end
+$$;
+
+
 -- Lets those lanes be looked at that a job held back which has just ended.
 -- Callers: record_outcomes, when there are lanes. waits: behind a claim that has just counted what ended here, so that
 -- it cannot say afterwards that there is no room. A claim itself waits for nobody: what it ends is looked for by its
@@ -246,7 +300,7 @@ end
 $$;
 
 revoke all on function
-public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], text[], text[]),
+public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], bigint[], text[], text[]),
 public.find_lanes(text),
 public.free_lanes(bigint[], boolean)
 from public, anon, authenticated, service_role, pulse_worker;

@@ -19,12 +19,15 @@ async def no_limits(server: Calls, owner: Connection) -> None:
     await owner.execute("delete from job_limits")
 
 
-async def _flood(owner: Connection, jobs: int, user: UUID = ANN, *, kind: str = "a") -> None:
+async def _flood(
+    owner: Connection, jobs: int, user: UUID = ANN, *, kind: str = "a", priority: int = 0
+) -> None:
     await owner.execute(
-        "insert into payment_jobs (type, user_id) select $1, $2 from generate_series(1, $3::integer)",
+        "insert into payment_jobs (type, user_id, priority) select $1, $2, $4 from generate_series(1, $3::integer)",
         kind,
         user,
         jobs,
+        priority,
     )
 
 
@@ -142,6 +145,108 @@ async def test_priority_goes_before_turns(server: Calls, owner: Connection) -> N
     assert await _users(server, 2) == [ANN, BOB]
 
 
+async def test_priority_goes_before_turns_in_a_long_line_too(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 3, priority=5)
+    for n in range(60):
+        await server.insert(user_id=UUID(int=100 + n))
+    assert await _users(server, 3) == [ANN] * 3
+
+
+async def test_a_limit_met_in_a_lane_is_met_for_all_that_wait_there(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 400)
+    await _flood(owner, 1, BOB)
+    await _users(server, 2)
+    assert len(await laned(server)) == 399
+    await server.limit(per="user", at_once=1)
+    claims = 1
+    while (await server.claim(1))["next_in_seconds"] == 0:
+        claims += 1
+    assert claims <= 3
+    assert await lanes(server) == 1
+
+
+async def test_a_claim_is_full_however_many_wait_for_their_turn(server: Calls, owner: Connection) -> None:
+    await owner.execute(
+        "insert into payment_jobs (type, user_id)"
+        " select 'a', ('00000000-0000-0000-0001-' || lpad((n % 320)::text, 12, '0'))::uuid"
+        " from generate_series(1, 4000) as n"
+    )
+    await owner.execute("update jobs set lane = '0/0/' || user_id")
+    assert len(await _users(server, 700, sweep=True)) == 700
+    assert await lanes(server) == 320
+    assert len(await _users(server, 1000)) == 1000
+
+
+async def test_a_clock_that_is_set_back_costs_nobody_its_turn(server: Calls, owner: Connection) -> None:
+    await stop_clock(owner, 0)
+    await owner.execute("alter table payment_jobs alter column run_at set default '2026-11-28 10:00Z'")
+    await _flood(owner, 10)
+    await _flood(owner, 1, BOB)
+    assert await _users(server, 1) == [ANN]
+    await stop_clock(owner, -3600)
+    await _flood(owner, 3, BOB)
+    await _flood(owner, 3, CAT)
+    got = [user for n in range(4) for user in await _users(server, 1, sweep=n == 0)]
+    assert ANN in got
+
+
+async def test_what_waits_for_its_turn_and_nobody_knows_is_told(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 3, kind="b")
+    await server.insert(user_id=ANN)
+    await server.claim(1, types=["a", "b"])
+    assert len(await laned(server)) == 3
+    assert (await server.claim(sweep=True))["unknown_types"] == {"b": 2}
+
+
+# Others at work -------------------------------------------------------------------------------------------------
+
+
+async def test_a_locked_job_in_a_lane_is_passed_over(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 5)
+    await server.insert(user_id=BOB)
+    await server.claim(2)
+    first, *others = await laned(server)
+    async with owner.transaction():
+        await owner.execute("select from jobs where id = $1 for update", first)
+        assert ids(await server.claim(1)) == others[:1]
+        claimed = await server.claim(5)
+        assert ids(claimed) == others[1:]
+        assert claimed["next_in_seconds"] == 1
+    assert ids(await server.claim(5, sweep=True)) == [first]
+
+
+async def test_a_locked_job_costs_its_user_no_turn(server: Calls, owner: Connection) -> None:
+    for user in (ANN, BOB):
+        await _flood(owner, 5, user)
+    assert await _users(server, 3) == [ANN, ANN, BOB]
+    first = min(await laned(server))
+    async with owner.transaction():
+        await owner.execute("select from jobs where id = $1 for update", first)
+        assert sorted(filter(None, await _users(server, 2))) == [ANN, BOB]
+
+
+async def test_who_finds_all_in_the_hands_of_another_looks_again(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 30)
+    async with owner.transaction():
+        assert len(ids(await Calls(owner).claim(1))) == 1
+        for sweep in (False, True):
+            claimed = await server.claim(sweep=sweep)
+            assert (ids(claimed), claimed["next_in_seconds"]) == ([], 1)
+    assert len(ids(await server.claim())) == 10
+
+
+async def test_a_claim_waits_for_no_entry_of_a_lane(server: Calls, owner: Connection) -> None:
+    await _flood(owner, 3)
+    await _flood(owner, 3, kind="b")
+    await server.claim(1, types=["a", "b"])
+    await _flood(owner, 60, kind="b")
+    await _flood(owner, 1, BOB)
+    async with owner.transaction():
+        await owner.execute("select from lanes where type = 'b' for update")
+        await server.connection.execute("set lock_timeout = '1ms'")
+        assert len(ids(await server.claim(4, types=["a", "b"]))) == 4
+
+
 # Ageing ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,3 +293,14 @@ async def test_age_opens_no_gate(server: Calls, move_clock: MoveClock) -> None:
     assert ids(await server.claim(1, types=["a", "b"], sweep=True)) == [old]
     assert ids(await server.claim(3, types=["a", "b"], sweep=True)) == [urgent]
     assert list(await laned(server)) == held
+
+
+async def test_who_goes_first_by_its_age_is_taken_once(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    old = await server.insert()
+    await move_clock(timedelta(seconds=61))
+    await _flood(owner, 80, priority=5)
+    taken = ids(await server.claim(3, sweep=True))
+    assert old in taken
+    assert len(taken) == 3
