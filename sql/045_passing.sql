@@ -22,8 +22,8 @@
 -- fill it, and when a job has waited too long behind higher priorities.
 -- held = what the claim has found and locked in the line, with what find_due said; null: nothing yet.
 -- It looks at the heads of at most 100 lanes of limits, some 500 rows, and of as many lanes of users as it needs, 100
--- at most, and takes at most 300 keys. It looks into the line and the lanes five times, and once at 500 rows more, to move
--- those that wait for the same reason; on sweeps at 2,000.
+-- at most, and takes at most 300 keys. It looks into the line and the lanes five times, and once at 500 rows more, to
+-- move those that wait for the same reason; on sweeps at 2,000.
 create function public.pass_gates(
     in queue text, in types text[], in max_jobs integer, in known jsonb, in from_the_start boolean,
     in held bigint[], in held_floor jsonb, in held_next timestamptz,
@@ -53,6 +53,8 @@ declare
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
     lane_types text[] := '{}';
     lanes_served timestamptz[];         -- and when it was the turn of its user
+    most_turns constant integer := least(2 * max_jobs + 3, 100);
+    turns_from integer;                 -- lanes of users from this priority down are not all among them; null: they are
     aged bigint;                        -- who has waited too long behind higher priorities
     chosen record;                      -- the candidates, side by side
     keys text[] := '{}';                -- the gates met so far: their keys,
@@ -104,12 +106,14 @@ begin
     ids := '{}';
     floor := held_floor;
     if held is null then
-        select coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at)
-        into lanes, lane_types, lanes_served
+        select
+            coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at),
+            case when count(l.priority) >= most_turns then min(l.priority) end
+        into lanes, lane_types, lanes_served, turns_from
         from (
             select full_ones.*
             from (
-                select due.lane, due.type, due.served_at
+                select due.lane, due.type, due.served_at, null::integer as priority
                 from public.lanes as due
                 where
                     due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is null
@@ -121,14 +125,30 @@ begin
             union all
             select in_turn.*
             from (
-                select due.lane, due.type, due.served_at
+                select due.lane, due.type, due.served_at, due.priority
                 from public.lanes as due
-                where due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is not null
+                where
+                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is not null
+                    and (pass_gates.from_the_start or due.look_at <= now_at)
                 order by due.priority desc, due.look_at
-                limit least(2 * pass_gates.max_jobs + 3, 100)
+                limit most_turns
                 for update skip locked
             ) as in_turn
         ) as l;
+        if pass_gates.from_the_start and turns_from is not null then    -- who may be old
+            select lanes || coalesce(array_agg(l.lane), '{}'), lane_types || coalesce(array_agg(l.type), '{}'),
+                lanes_served || coalesce(array_agg(l.served_at), '{}')
+            into lanes, lane_types, lanes_served
+            from (
+                select due.lane, due.type, due.served_at
+                from public.lanes as due
+                where
+                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority < turns_from
+                order by due.look_at
+                limit 10
+                for update skip locked
+            ) as l;
+        end if;
         if cardinality(lanes) > 0 then
             keys := array(select distinct l.lane from unnest(lanes) as l (lane));
             rooms := public.rooms_at(keys);
@@ -179,22 +199,16 @@ begin
         end if;
 
         -- One by one, since each takes of the room that the next one finds.
-        starts := '{}';
-        start_keys := '{}';
-        start_turns := '{}';
-        denied := '{}';
-        denied_to := '{}';
-        denied_types := '{}';
-        left_lanes := '{}';
-        is_beaten := false;
-        tried := '{}';
+        select false, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'
+        into is_beaten, tried, starts, start_keys, start_turns, denied, denied_to, denied_types, left_lanes;
         -- What is not first in line waits for what the line may still have before it; in the last round, no longer.
         foreach n in array public.in_turns(
             chosen.ids, aged, chosen.priorities, chosen.turns, chosen.keys, chosen.cut, keys, rooms, served,
             case when is_whole then 0 when is_last then chosen.last_priority else chosen.last_priority + 1 end,
             chosen.reach
         ) loop
-            exit when cardinality(starts) >= wanted;
+            exit when cardinality(starts) >= wanted
+            or chosen.priorities[n] < turns_from and chosen.ids[n] is distinct from aged;
             tried := tried || chosen.ids[n];
             full_gate := null;
             is_counted := false;
@@ -331,11 +345,12 @@ begin
             end if;
         end loop;
 
-        seen := seen || case when is_beaten then tried else line end;
+        seen := seen || tried;
         if aged = any (ids || beaten) then
             seen := seen || aged;
             aged := null;
         end if;
+        is_whole := is_whole and turns_from is null and (true = any (chosen.cut)) is not true;
         next_run_at := case when is_whole then line_next else now_at end;
         exit when
             cardinality(ids) >= pass_gates.max_jobs or rounds = 5
@@ -354,7 +369,7 @@ begin
             )
             group by u.lane, u.type
             order by min(u.n)
-            limit greatest(wanted + 3 - cardinality(array(select v from unnest(lanes) as v where starts_with(v, '0/'))), 0)
+            limit wanted + 3
         ) as m;
     end loop;
 

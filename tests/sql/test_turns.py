@@ -198,6 +198,43 @@ async def test_what_waits_for_its_turn_and_nobody_knows_is_told(server: Calls, o
     assert (await server.claim(sweep=True))["unknown_types"] == {"b": 2}
 
 
+async def test_no_lower_priority_starts_before_the_lanes_of_a_higher_one_are_through(
+    server: Calls, owner: Connection
+) -> None:
+    for n in range(8):
+        await _flood(owner, 3, UUID(int=100 + n), priority=5)
+    await owner.execute("update jobs set lane = '0/5/' || user_id")
+    await server.claim(0, sweep=True)
+    gone = await owner.fetch("select id from jobs where user_id < $1", UUID(int=107))
+    await server.cancel(*(row["id"] for row in gone))
+    await server.insert()
+    claims = [await server.claim(1) for _ in range(5)]
+    assert [job["priority"] for claimed in claims for job in claimed["jobs"]] == [5, 5, 5, 0]
+
+
+async def test_what_stands_in_line_behind_long_lanes_is_found_by_the_same_claim(
+    server: Calls, owner: Connection
+) -> None:
+    for n in range(11):
+        await _flood(owner, 30 if n == 0 else 1, UUID(int=100 + n), priority=5)
+    await owner.execute("update jobs set lane = '0/5/' || user_id")
+    await server.claim(0, sweep=True)
+    await owner.execute("insert into payment_jobs (type) select 'a' from generate_series(1, 50)")
+    assert len(ids(await server.claim(100))) == 90
+
+
+async def test_lanes_of_a_higher_priority_count_as_soon_as_they_are_made(
+    server: Calls, owner: Connection
+) -> None:
+    for n in range(20):
+        await _flood(owner, 3, UUID(int=100 + n))
+    await owner.execute("update jobs set lane = '0/0/' || user_id")
+    await server.claim(0, sweep=True)
+    for user in (ANN, BOB):
+        await _flood(owner, 15, user, priority=5)
+    assert [job["priority"] for job in (await server.claim(5))["jobs"]] == [5] * 5
+
+
 # Others at work -------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +330,19 @@ async def test_age_opens_no_gate(server: Calls, move_clock: MoveClock) -> None:
     assert ids(await server.claim(1, types=["a", "b"], sweep=True)) == [old]
     assert ids(await server.claim(3, types=["a", "b"], sweep=True)) == [urgent]
     assert list(await laned(server)) == held
+
+
+async def test_who_waits_for_its_turn_grows_old_behind_the_lanes_of_many(
+    server: Calls, owner: Connection, move_clock: MoveClock
+) -> None:
+    old = await server.insert(user_id=BOB)
+    await move_clock(timedelta(seconds=61))
+    for n in range(30):
+        await _flood(owner, 10, UUID(int=100 + n), priority=5)
+    await owner.execute("update jobs set lane = '0/' || priority || '/' || user_id")
+    await server.claim(0, sweep=True)
+    assert ids(await server.claim(1)) != [old]
+    assert ids(await server.claim(1, sweep=True)) == [old]
 
 
 async def test_who_goes_first_by_its_age_is_taken_once(
