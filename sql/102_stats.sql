@@ -29,12 +29,12 @@ begin
         below := head.priority;
         oldest := least(oldest, head.run_at);
     end loop;
-    select least(oldest, min(head.run_at)) into oldest
+    select least(oldest, min(waiting.run_at)) into oldest
     from (
         select j.run_at from public.jobs as j
         where j.queue = oldest_due.queue and j.status = 'pending' and j.lane >= '0/' and j.lane < '00'
         limit 1000
-    ) as head;
+    ) as waiting;
     return case when oldest <= public.clock_now() then oldest end;
 end
 $$;

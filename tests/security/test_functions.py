@@ -72,6 +72,7 @@ IN_FULL = {
     "status_after": "is inlined, which a setting would forbid",
     "retry_delay": "is inlined, which a setting would forbid",
     "limit_key": "is inlined, which a setting would forbid",
+    "turn_key": "is inlined, which a setting would forbid",
     "calls_within": "is inlined, which a setting would forbid",
     "add_months": "is inlined, which a setting would forbid",
     "grace_period": "is inlined, which a setting would forbid",
