@@ -17,6 +17,7 @@ _BATCH = 100
 _SHOWN = 10
 _OPEN = ("running", "pending")
 _HEARS = "its worker hears of it with its next heartbeat"
+_ALL_HEAR = "their workers hear of it with their next heartbeats"
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -103,7 +104,8 @@ def _tell_counts(said: dict[str, list[int]], screen: Screen) -> int:
         screen.done(f"{things(len(said['cancelled']), 'job is', 'jobs are')} cancelled")
     if said["asked"]:
         screen.done(
-            f"{things(len(said['asked']), 'job runs, and was', 'jobs run, and were')} asked to stop: {_HEARS}"
+            f"{things(len(said['asked']), 'job runs, and was', 'jobs run, and were')} asked to stop: "
+            + (_HEARS if len(said["asked"]) == 1 else _ALL_HEAR)
         )
     if said["unchanged"]:
         screen.say(f"{things(len(said['unchanged']), 'job has', 'jobs have')} ended meanwhile")

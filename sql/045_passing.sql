@@ -242,38 +242,43 @@ begin
 
         -- Who had a turn and wants another goes to its own lane, and so does who waits there already.
         start_turns := served || array_remove(start_turns, null);
-        fresh := array(
-            select t.turn
-            from (
-                select c.turn
-                from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.laned) as c (id, lane, turn, is_laned)
-                where c.lane is null and c.id <> all (starts || denied) and (c.turn = any (start_turns) or c.is_laned)
-                union
-                select s.turn from unnest(start_turns) as s (turn) where not is_whole and held is null
-            ) as t
-            where t.turn <> all (keys)
-            limit 300 - cardinality(keys)
-        );
-        if cardinality(fresh) > 0 then
-            rooms := rooms || public.rooms_at(fresh);
-            took := took || array_fill(0, array[cardinality(fresh)]);
-            keys := keys || fresh;
-        end if;
-        turning := array(
-            select k.key from unnest(keys, rooms) as k (key, room)
-            where starts_with(k.key, '0/') and k.room is not null
-        );
-        if cardinality(turning) > 0 then
-            select
-                denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg(c.turn), '{}'),
-                denied_types || coalesce(array_agg(c.type), '{}')
-            into denied, denied_to, denied_types
-            from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.types) as c (id, lane, turn, type)
-            where c.lane is null and c.id <> all (starts || denied) and c.turn = any (turning);
+        turning := '{}';
+        if cardinality(starts) + cardinality(denied) < cardinality(chosen.ids) or not is_whole and held is null then
+            fresh := array(
+                select t.turn
+                from (
+                    select c.turn
+                    from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.laned) as c (id, lane, turn, is_laned)
+                    where c.lane is null and c.id <> all (starts || denied) and (c.turn = any (start_turns) or c.is_laned)
+                    union
+                    select s.turn from unnest(start_turns) as s (turn) where not is_whole and held is null
+                ) as t
+                where t.turn <> all (keys)
+                limit 300 - cardinality(keys)
+            );
+            if cardinality(fresh) > 0 then
+                rooms := rooms || public.rooms_at(fresh);
+                took := took || array_fill(0, array[cardinality(fresh)]);
+                keys := keys || fresh;
+            end if;
+            turning := array(
+                select k.key from unnest(keys, rooms) as k (key, room)
+                where starts_with(k.key, '0/') and k.room is not null
+            );
+            if cardinality(turning) > 0 then
+                select
+                    denied || coalesce(array_agg(c.id), '{}'), denied_to || coalesce(array_agg(c.turn), '{}'),
+                    denied_types || coalesce(array_agg(c.type), '{}')
+                into denied, denied_to, denied_types
+                from unnest(chosen.ids, chosen.lanes, chosen.turns, chosen.types) as c (id, lane, turn, type)
+                where c.lane is null and c.id <> all (starts || denied) and c.turn = any (turning);
+            end if;
         end if;
 
         -- What is behind them for the same reason would be met one by one by the claims to come.
-        last_moved := (select max(array_position(line, d.id)) from unnest(denied) as d (id));
+        last_moved := case
+            when cardinality(denied) > 0 then (select max(array_position(line, d.id)) from unnest(denied) as d (id))
+        end;
         if not is_whole and held is null then
             last_moved := coalesce(last_moved, cardinality(line));
         end if;
