@@ -53,7 +53,6 @@ declare
     lanes text[] := '{}';               -- the lanes it looks at, with the type of each
     lane_types text[] := '{}';
     lanes_served timestamptz[];         -- and when it was the turn of its user
-    most_turns constant integer := least(2 * max_jobs + 3, 100);
     turns_from integer;                 -- lanes of users from this priority down are not all among them; null: they are
     aged bigint;                        -- who has waited too long behind higher priorities
     chosen record;                      -- the candidates, side by side
@@ -106,49 +105,10 @@ begin
     ids := '{}';
     floor := held_floor;
     if held is null then
-        select
-            coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at),
-            case when count(l.priority) >= most_turns then min(l.priority) end
-        into lanes, lane_types, lanes_served, turns_from
-        from (
-            select full_ones.*
-            from (
-                select due.lane, due.type, due.served_at, null::integer as priority
-                from public.lanes as due
-                where
-                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is null
-                    and (pass_gates.from_the_start or due.look_at <= now_at)
-                order by due.look_at
-                limit 100
-                for update skip locked
-            ) as full_ones
-            union all
-            select in_turn.*
-            from (
-                select due.lane, due.type, due.served_at, due.priority
-                from public.lanes as due
-                where
-                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority is not null
-                    and (pass_gates.from_the_start or due.look_at <= now_at)
-                order by due.priority desc, due.look_at
-                limit most_turns
-                for update skip locked
-            ) as in_turn
-        ) as l;
-        if pass_gates.from_the_start and turns_from is not null then    -- who may be old
-            select lanes || coalesce(array_agg(l.lane), '{}'), lane_types || coalesce(array_agg(l.type), '{}'),
-                lanes_served || coalesce(array_agg(l.served_at), '{}')
-            into lanes, lane_types, lanes_served
-            from (
-                select due.lane, due.type, due.served_at
-                from public.lanes as due
-                where
-                    due.queue = pass_gates.queue and due.type = any (pass_gates.types) and due.priority < turns_from
-                order by due.look_at
-                limit 10
-                for update skip locked
-            ) as l;
-        end if;
+        select o.lanes, o.types_of, o.served, o.turns_from into lanes, lane_types, lanes_served, turns_from
+        from public.lanes_to_look_at(
+            pass_gates.queue, pass_gates.types, pass_gates.max_jobs, pass_gates.from_the_start
+        ) as o;
         if cardinality(lanes) > 0 then
             keys := array(select distinct l.lane from unnest(lanes) as l (lane));
             rooms := public.rooms_at(keys);

@@ -1,5 +1,70 @@
 -- Where jobs wait for room or for their turn: when a lane is looked at, and how none is forgotten (045_passing.sql).
 
+-- The lanes that a claim looks at, locked: 100 of limits where there may be room, and those of as many users as it may
+-- need, by priority, and by who has waited longest for a turn; a sweep also looks at ten of lower priorities, since
+-- somebody may have grown old there.
+-- Callers: pass_gates. served = when it was the turn of the user of each. turns_from = from which priority down the
+-- lanes of users are not all among them; null: they are. Waits for nobody.
+create function public.lanes_to_look_at(
+    in queue text, in types text[], in max_jobs integer, in is_sweep boolean,
+    out lanes text[], out types_of text[], out served timestamptz[], out turns_from integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    now_at constant timestamptz := public.clock_now();
+    most_turns constant integer := least(2 * lanes_to_look_at.max_jobs + 3, 100);
+begin
+    select
+        coalesce(array_agg(l.lane), '{}'), coalesce(array_agg(l.type), '{}'), array_agg(l.served_at),
+        case when count(l.priority) >= most_turns then min(l.priority) end
+    into lanes, types_of, served, turns_from
+    from (
+        select full_ones.*
+        from (
+            select due.lane, due.type, due.served_at, null::integer as priority
+            from public.lanes as due
+            where
+                due.queue = lanes_to_look_at.queue and due.type = any (lanes_to_look_at.types) and due.priority is null
+                and (lanes_to_look_at.is_sweep or due.look_at <= now_at)
+            order by due.look_at
+            limit 100
+            for update skip locked
+        ) as full_ones
+        union all
+        select in_turn.*
+        from (
+            select due.lane, due.type, due.served_at, due.priority
+            from public.lanes as due
+            where
+                due.queue = lanes_to_look_at.queue and due.type = any (lanes_to_look_at.types) and due.priority is not null
+                and (lanes_to_look_at.is_sweep or due.look_at <= now_at)
+            order by due.priority desc, due.look_at
+            limit most_turns
+            for update skip locked
+        ) as in_turn
+    ) as l;
+    if lanes_to_look_at.is_sweep and turns_from is not null then
+        select
+            lanes || coalesce(array_agg(l.lane), '{}'), types_of || coalesce(array_agg(l.type), '{}'),
+            served || coalesce(array_agg(l.served_at), '{}')
+        into lanes, types_of, served
+        from (
+            select due.lane, due.type, due.served_at
+            from public.lanes as due
+            where
+                due.queue = lanes_to_look_at.queue and due.type = any (lanes_to_look_at.types)
+                and due.priority < lanes_to_look_at.turns_from
+            order by due.look_at
+            limit 10
+            for update skip locked
+        ) as l;
+    end if;
+end
+$$;
+
+
 -- Says of the lanes of a claim when they are to be looked at again, makes new ones, removes empty ones.
 -- Callers: pass_gates, which holds the keys. lanes = those that it looked at, met = those where it put something;
 -- taken = what it hands out, beaten = what somebody else has locked, served = whose turn it was; waiting = the lanes
@@ -300,6 +365,7 @@ end
 $$;
 
 revoke all on function
+public.lanes_to_look_at(text, text[], integer, boolean),
 public.keep_lanes(text, text[], text[], text[], text[], text[], integer[], bigint[], bigint[], text[], text[]),
 public.find_lanes(text),
 public.free_lanes(bigint[], boolean)

@@ -176,7 +176,7 @@ _WITHIN_BROKER_CALLS: Final = ["broker_pace"]
 FOR_GATES: Final = "pause_jobs resume_jobs limit_jobs unlimit_jobs gate_of".split()
 _WITHIN_GATES: Final = (
     "pass_gates candidates behind rooms_at calls_within count_running write_starts keep_lanes find_lanes free_lanes"
-    " limit_key limits_of check_queue open_lanes find_aged in_turns is_crowded turn_key"
+    " limit_key limits_of check_queue open_lanes find_aged in_turns is_crowded turn_key lanes_to_look_at"
 ).split()
 FOR_LOOKING: Final = ["why", "doctor_facts"]
 _WITHIN_LOOKING: Final = (
