@@ -138,8 +138,7 @@ begin
         select c.* into chosen
         from public.candidates(
             pass_gates.queue, line, aged, lanes, lane_types, lanes_served, ids || beaten, pass_gates.max_jobs,
-            rounds,
-            governed, governing
+            rounds, governed, governing
         ) as c;
 
         fresh := array(

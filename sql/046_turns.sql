@@ -71,7 +71,6 @@ declare
     turns integer[] := array_fill(1, array[coalesce(cardinality(in_turns.ids), 0)]);
     who text[];                         -- who has come up,
     times integer[];                    -- and how often it was its turn
-    places integer[];
     key text;
     key_places integer[];
     is_open boolean;
